@@ -1,0 +1,241 @@
+"""AsyncSessionStore: the calls of SessionStore, awaited. One hop per call, to threads of the store's own.
+
+The synchronous methods check their arguments and end in one read or write. Here they run on a recorder, which hands that work
+over instead of doing it: reads go to a few daemon threads, writes to the writer, which commits all that wait together.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+
+from .arguments import SessionAttributes, new_session
+from .config import StoreSettings
+from .database.database import Database
+from .database.transaction import Work
+from .database.writer import WriteJob
+from .handle import BoundHandle, bound
+from .opening import open_store
+from .store import SessionStore
+from .values import Message
+from .waiting import Arrival, Outcome, in_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Recorded(Generic[T]):
+    """The work of a call: a read, a write, or a write if the read finds nothing."""
+
+    __slots__ = ("read", "write")
+
+    def __init__(self, read: Work[T] | Work[T | None] | None, write: Work[T] | None) -> None:
+        self.read = read
+        self.write = write
+
+
+class _Recorder(SessionStore):
+    """A store whose calls return their work undone; the types say otherwise, and `_awaited` sets that right."""
+
+    def _read(self, work: Work[T]) -> T:
+        self._require_open()
+        return cast(T, _Recorded(work, None))
+
+    def _write(self, work: Work[T]) -> T:
+        self._require_open()
+        return cast(T, _Recorded(None, work))
+
+    def _read_or_write(self, read: Work[T | None], write: Work[T]) -> T:
+        self._require_open()
+        return cast(T, _Recorded(read, write))
+
+
+def _awaited(
+    method: Callable[Concatenate[SessionStore, P], T],
+) -> Callable[Concatenate[AsyncSessionStore, P], Coroutine[Any, Any, T]]:
+    @functools.wraps(method)
+    async def call(self: AsyncSessionStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(method(self._recorder, *args, **kwargs))
+
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return call
+
+
+class AsyncSessionStore:
+    """Sessions and their messages in one file, for asyncio and trio. `sessionstore.aopen()` makes it.
+
+    The methods are those of `SessionStore`, awaited. A cancelled write is either done or not begun when the cancellation
+    arrives; it never goes on in the background. One store may be used from several event loops.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self._database: Database = store._database  # noqa: SLF001 - the other face of the same store
+        self._settings: StoreSettings = store._settings  # noqa: SLF001
+        self._recorder = _Recorder(self._database, self._settings, owner=False)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the calls work in."""
+        return self._store.namespace
+
+    def in_namespace(self, namespace: str) -> AsyncSessionStore:
+        """The same file, seen in another namespace. It closes with this store."""
+        return AsyncSessionStore(self._store.in_namespace(namespace))
+
+    async def close(self) -> None:
+        """Finish running calls and let go of the file. A second close does nothing."""
+        self._recorder.close()
+        await in_thread(self._store.close)
+
+    aclose = close
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._store).replace("SessionStore", type(self).__name__, 1)
+
+    async def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> AsyncSessionHandle:
+        """A handle on the session of this id, which is made if there is none. The arguments are those of the sync method."""
+        new = new_session(self.namespace, session_id, **attributes)
+        await self._run(self._recorder._get_or_create(new))  # noqa: SLF001
+        return AsyncSessionHandle(self, new.session_id)
+
+    async def iterate(self, session_id: str, *, after: int = 0, page_size: int = 500) -> AsyncIterator[Message]:
+        """All messages of a session, read in pages, so that neither memory nor a snapshot is held for long."""
+        while page := await self._message_page(session_id, after=after, page_size=page_size):
+            for message in page:
+                yield message
+            after = page[-1].seq
+
+    status = _awaited(SessionStore.status)
+    doctor = _awaited(SessionStore.doctor)
+    create = _awaited(SessionStore.create)
+    get = _awaited(SessionStore.get)
+    update = _awaited(SessionStore.update)
+    end = _awaited(SessionStore.end)
+    rename = _awaited(SessionStore.rename)
+    pin = _awaited(SessionStore.pin)
+    archive = _awaited(SessionStore.archive)
+    tag = _awaited(SessionStore.tag)
+    untag = _awaited(SessionStore.untag)
+    tags = _awaited(SessionStore.tags)
+    namespaces = _awaited(SessionStore.namespaces)
+    list = _awaited(SessionStore.list)
+    count = _awaited(SessionStore.count)
+    delete = _awaited(SessionStore.delete)
+    append = _awaited(SessionStore.append)
+    append_many = _awaited(SessionStore.append_many)
+    messages = _awaited(SessionStore.messages)
+    pop = _awaited(SessionStore.pop)
+    truncate = _awaited(SessionStore.truncate)
+    clear = _awaited(SessionStore.clear)
+    open_tool_calls = _awaited(SessionStore.open_tool_calls)
+    check = _awaited(SessionStore.check)
+    repair = _awaited(SessionStore.repair)
+    _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
+
+    async def _run(self, recorded: T) -> T:
+        work = cast("_Recorded[T]", recorded)
+        if work.read is not None:
+            found = await self._read(work.read)
+            if found is not None or work.write is None:
+                return cast(T, found)
+        return await self._write(cast("Work[T]", work.write))
+
+    async def _read(self, work: Work[T] | Work[T | None]) -> T | None:
+        outcome = Outcome(lambda: self._database.read(work, timeout=self._settings.busy_timeout))
+        self._database.workers.submit(outcome.run)
+        await outcome.arrival.wait()
+        return outcome.get()
+
+    async def _write(self, work: Work[T]) -> T:
+        arrival = Arrival()
+        settings = self._settings
+        deadline = time.monotonic() + settings.busy_timeout
+        job = WriteJob(work, full=settings.durability == "full", deadline=deadline, notify=arrival.set)
+        self._database.submit(job)
+        try:
+            await arrival.wait()
+        except BaseException:
+            if not self._database.writer.withdraw(job):
+                await arrival.wait_through()
+            raise
+        return job.outcome()
+
+
+class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
+    """One session of a store; each method is the store's own, without the id."""
+
+    __slots__ = ()
+
+    get = bound(AsyncSessionStore.get)
+    update = bound(AsyncSessionStore.update)
+    end = bound(AsyncSessionStore.end)
+    pin = bound(AsyncSessionStore.pin)
+    archive = bound(AsyncSessionStore.archive)
+    tag = bound(AsyncSessionStore.tag)
+    untag = bound(AsyncSessionStore.untag)
+    append = bound(AsyncSessionStore.append)
+    append_many = bound(AsyncSessionStore.append_many)
+    messages = bound(AsyncSessionStore.messages)
+    iterate = bound(AsyncSessionStore.iterate)
+    pop = bound(AsyncSessionStore.pop)
+    truncate = bound(AsyncSessionStore.truncate)
+    clear = bound(AsyncSessionStore.clear)
+    open_tool_calls = bound(AsyncSessionStore.open_tool_calls)
+    check = bound(AsyncSessionStore.check)
+    repair = bound(AsyncSessionStore.repair)
+
+    async def rename(self, new_session_id: str) -> None:
+        """Give the session another id, which the handle then goes by.
+
+        Raises:
+            ConflictError: There is a live session of that id.
+        """
+        self._session_id = (await self._store.rename(self._session_id, new_session_id)).session_id
+
+    async def delete(self) -> bool:
+        """Delete the session and its messages; False if it was gone already."""
+        return (await self._store.delete(self._session_id)).sessions > 0
+
+
+class Opening:
+    """A store that is being opened: `await` it, or use it with `async with`."""
+
+    def __init__(self, open_it: Callable[[], SessionStore]) -> None:
+        self._open_it = open_it
+        self._store: AsyncSessionStore | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncSessionStore]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncSessionStore:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+    async def _open(self) -> AsyncSessionStore:
+        return AsyncSessionStore(await in_thread(self._open_it, undo=SessionStore.close))
+
+
+def _opening(open_it: Callable[P, SessionStore]) -> Callable[P, Opening]:
+    @functools.wraps(open_it)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Opening:
+        return Opening(lambda: open_it(*args, **kwargs))
+
+    return call
+
+
+aopen = _opening(open_store)

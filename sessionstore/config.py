@@ -1,0 +1,136 @@
+"""Where a store is and how it behaves: frozen settings, and the one place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from . import inputs
+from .errors import ConfigError, InvalidInputError
+
+Durability = Literal["full", "normal"]
+
+URL_VARIABLE: Final = "SESSIONSTORE_URL"
+DEFAULT_NAME: Final = "sessionstore.db"
+DEFAULT_BUSY_TIMEOUT: Final = 10.0
+DEFAULT_MAX_TEXT_BYTES: Final = 64 << 20
+SQLITE_LIMIT_BYTES: Final = 1_000_000_000
+
+_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+pysqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The choices of one `sessionstore.open()`.
+
+    Attributes:
+        namespace: The namespace that the store's calls work in.
+        durability: "full" keeps acknowledged writes through power loss, "normal" through a crash of the process.
+        busy_timeout: Seconds that a call waits for other writers.
+        max_text_bytes: The largest message, in bytes of UTF-8.
+    """
+
+    namespace: str = ""
+    durability: Durability = "full"
+    busy_timeout: float = DEFAULT_BUSY_TIMEOUT
+    max_text_bytes: int = DEFAULT_MAX_TEXT_BYTES
+
+    def __post_init__(self) -> None:
+        try:
+            inputs.namespace(self.namespace)
+            inputs.choice("durability", self.durability, ("full", "normal"))
+            inputs.duration("busy_timeout", self.busy_timeout)
+            inputs.whole_number("max_text_bytes", self.max_text_bytes, least=1, most=SQLITE_LIMIT_BYTES // 2)
+        except InvalidInputError as error:
+            raise ConfigError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How the file is found and treated while it is being opened.
+
+    Attributes:
+        must_exist: Refuse to make a new file.
+        create_parents: Make missing folders, for their owner only.
+        read_only: Never write, not even to upgrade.
+        migrate: Upgrade an older schema in place.
+        follow_symlinks: Open what a symbolic link points to.
+        strict_permissions: Refuse, rather than warn about, a file or folder that other users can write.
+    """
+
+    must_exist: bool = False
+    create_parents: bool = False
+    read_only: bool = False
+    migrate: bool = True
+    follow_symlinks: bool = False
+    strict_permissions: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}: must be True or False")
+
+
+def default_path() -> Path:
+    """The store in the user's data folder."""
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("sessionstore", appauthor=False)) / DEFAULT_NAME
+
+
+def locate(location: object) -> tuple[Path, bool]:
+    """The file that a location means, and whether its folder is this library's own (so that it may be made).
+
+    Args:
+        location: A path, an SQLite URL, or None for `SESSIONSTORE_URL` or else the user's data folder.
+
+    Raises:
+        ConfigError: The location is no path or URL of a file.
+    """
+    if location is None:
+        from_environment = os.environ.get(URL_VARIABLE)
+        return (default_path(), True) if not from_environment else (_path(from_environment), False)
+    if isinstance(location, Path):
+        return _checked(str(location)), False
+    if isinstance(location, str):
+        return _path(location), False
+    raise ConfigError(f"location: must be a str or a pathlib.Path, not {type(location).__name__}")
+
+
+def _path(location: str) -> Path:
+    url = _URL.fullmatch(location)
+    return _path_of_url(url["scheme"], url["rest"]) if url else _checked(location)
+
+
+def _path_of_url(scheme: str, rest: str) -> Path:
+    if scheme.lower() not in _SQLITE_SCHEMES:
+        raise ConfigError(
+            f"location: a {scheme}:// URL cannot be opened; this version opens SQLite files: sqlite:///path or a path"
+        )
+    host, slash, path = rest.partition("/")
+    if "?" in rest or "#" in rest:
+        raise ConfigError("location: an SQLite URL takes no query and no fragment; write ? as %3F, or give a plain path")
+    if host or not slash or not path:
+        raise ConfigError("location: an SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
+    return _checked(unquote(path, errors="surrogateescape"))
+
+
+def _checked(path: str) -> Path:
+    if not path:
+        raise ConfigError("location: is empty; SQLite would make a nameless database and lose it. Give a path")
+    if path == ":memory:":
+        raise ConfigError("location: a store in memory is asked for by sessionstore.open(in_memory=True)")
+    if "\0" in path:
+        raise ConfigError("location: must not hold a NUL character")
+    if path.endswith(("/", os.sep)):
+        raise ConfigError("location: ends in a slash; name the file in that folder")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("location: must not hold unpaired surrogate characters") from error
+    return Path(path)

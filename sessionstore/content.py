@@ -1,0 +1,126 @@
+"""How a message dict becomes columns and comes back equal.
+
+A chat message of a role and a text needs no JSON at all: `role` and `text` hold it. Whatever else the dict has
+(tool calls, names, content parts, null content) stands in `extra`, a JSON object. If `extra` has the key `content`,
+then `text` is only its readable words, kept for search; else `text` is the content itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from . import inputs
+from .errors import InvalidInputError
+
+ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+MESSAGE_KIND: Final = "message"
+MAX_CALLS: Final = 1_000
+
+_ROLE_SET: Final = frozenset(ROLES)
+_CALL_KINDS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULT_KINDS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+
+
+class StoredContent(NamedTuple):
+    """The columns that a message dict is kept in."""
+
+    kind: str
+    role: str | None
+    text: str | None
+    extra: str | None
+    tool_call_ids: str | None
+    tool_call_id: str | None
+
+
+def encode(message: object, *, kind: str | None, max_bytes: int) -> StoredContent:
+    """The columns of a message dict.
+
+    Args:
+        message: An OpenAI-style message with a `role`, an item with a `type`, or any dict if `kind` names what it is.
+        kind: Store the dict opaquely under this kind, whatever its role says.
+        max_bytes: The limit of the text and of the rest, each in UTF-8.
+
+    Raises:
+        InvalidInputError: An unknown role, no role and no type, or content that JSON cannot hold.
+    """
+    if not isinstance(message, dict):
+        raise InvalidInputError("message", "must be a dict, for example {'role': 'user', 'content': 'Hello'}")
+    found_kind = _kind(message) if kind is None else inputs.identifier("kind", kind)
+    role = _role(message, opaque=found_kind != MESSAGE_KIND)
+    content = message.get("content")
+    if isinstance(content, str):
+        body = inputs.text("content", content, max_bytes=max_bytes)
+        rest = {key: value for key, value in message.items() if key != "content" and (key != "role" or role is None)}
+    else:
+        body = None
+        rest = {key: value for key, value in message.items() if key != "role" or role is None}
+        if isinstance(content, list):
+            body = _words(content)
+    if not rest:
+        return StoredContent(found_kind, role, body, None, None, None)
+    extra = inputs.json_object("message", rest, max_bytes=max_bytes)
+    call_ids, answered = _call_ids(found_kind, rest)
+    return StoredContent(found_kind, role, body, extra, call_ids, answered)
+
+
+def decode(role: str | None, text: str | None, extra: str | None) -> dict[str, Any]:
+    """The message dict that `encode` was given."""
+    message: dict[str, Any] = {} if role is None else {"role": role}
+    if extra is None:
+        if text is not None:
+            message["content"] = text
+        return message
+    rest: dict[str, Any] = json.loads(extra)
+    if text is not None and "content" not in rest:
+        message["content"] = text
+    message.update(rest)
+    return message
+
+
+def calls_of(message: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
+    """The (call id, name, arguments) of every tool call that a message makes, chat or Responses style."""
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        for call in calls:
+            if isinstance(call, dict) and isinstance(call.get("id"), str):
+                function = call.get("function")
+                named = function if isinstance(function, dict) else call
+                yield call["id"], _text_or_none(named.get("name")), _text_or_none(named.get("arguments"))
+    elif message.get("type") in _CALL_KINDS and isinstance(message.get("call_id"), str):
+        yield message["call_id"], _text_or_none(message.get("name")), _text_or_none(message.get("arguments", message.get("input")))
+
+
+def _kind(message: dict[str, Any]) -> str:
+    if "type" in message:
+        return inputs.identifier("message.type", message["type"])
+    if "role" not in message:
+        raise InvalidInputError("message", "must have a role, or a type as the items of the Responses API have")
+    return MESSAGE_KIND
+
+
+def _role(message: dict[str, Any], *, opaque: bool) -> str | None:
+    role = message.get("role")
+    if isinstance(role, str) and role in _ROLE_SET:
+        return ROLES[ROLES.index(role)]
+    if opaque or (role is None and "role" not in message):
+        return None
+    raise InvalidInputError("role", "must be one of " + ", ".join(ROLES))
+
+
+def _words(parts: list[Any]) -> str | None:
+    words = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "\n".join(words) if words else None
+
+
+def _call_ids(kind: str, rest: dict[str, Any]) -> tuple[str | None, str | None]:
+    ids = [call_id for call_id, _, _ in calls_of(rest)]
+    if len(ids) > MAX_CALLS:
+        raise InvalidInputError("message.tool_calls", f"must be at most {MAX_CALLS}", limit=MAX_CALLS)
+    answered = rest.get("call_id") if kind in _RESULT_KINDS else rest.get("tool_call_id")
+    return (json.dumps(ids, ensure_ascii=False) if ids else None), _text_or_none(answered)
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None

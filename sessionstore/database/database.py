@@ -1,0 +1,362 @@
+"""One open file in this process: its engine, its writer and its readers, shared by all stores on it."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sqlite3
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ..config import OpenOptions
+from ..errors import (
+    ClosedStoreError,
+    ConfigError,
+    ForkedStoreError,
+    NotADatabaseError,
+    ReadOnlyStoreError,
+    SessionStoreError,
+    StoreCorruptError,
+    StoreIOError,
+    StoreOpenError,
+    StoreWarning,
+    WrongKeyError,
+)
+from . import engine, filesystem, paths, upgrade
+from .faults import translated
+from .locks import NoLock, ProcessLock, SidecarLock
+from .readers import ReaderPool, Readers, WriterAsReader
+from .transaction import Transaction, Work
+from .workers import READER_THREADS, Workers
+from .writer import WriteJob, Writer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+_EXIT_TIMEOUT: Final = 1.0
+_SNIFFED_BYTES: Final = 4_096
+_CIPHER_DISTINCT_BYTES: Final = 200
+_HEADER: Final = b"SQLite format 3\0"
+
+
+class _Registry:
+    """The open databases of this process, so that stores on one file share one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.files: dict[paths.FileIdentity, Database] = {}
+        self.in_memory: set[Database] = set()
+        self._turns: dict[paths.FileIdentity, threading.Lock] = {}
+
+    def turn(self, identity: paths.FileIdentity) -> threading.Lock:
+        """The lock under which one file is opened and closed."""
+        with self.lock:
+            return self._turns.setdefault(identity, threading.Lock())
+
+    def all(self) -> list[Database]:
+        """Every open database."""
+        return [*self.files.values(), *self.in_memory]
+
+
+_registry = _Registry()
+
+
+class Database:
+    """An open file. Several stores may share it; the last one closes it.
+
+    Attributes:
+        path: The file, None in memory.
+        read_only: Whether the file must not be written.
+        warnings: What works with less than the usual guarantees.
+        journal_mode: The mode in force.
+        journal_reason: Why that mode, and what keeps it safe.
+        filesystem: The kind of file system, None if unknown.
+        workers: Threads that run reads for awaiting tasks.
+    """
+
+    def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, timeout: float) -> None:
+        engine.require_usable_sqlite()
+        _watch_process()
+        self.path = file.path if file else None
+        self.read_only = options.read_only
+        self.warnings: list[str] = list(file.warnings) if file else []
+        self.filesystem = filesystem.kind_of(file.path) if file else None
+        self.workers = Workers("sessionstore-reader", READER_THREADS)
+        self.users = 0
+        self.identity = file.identity if file else None
+        self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = None
+        self._immutable = False
+        self._engine = engine.make_engine(self._connect)
+        self.journal_mode = "memory"
+        self.journal_reason = "the store is in memory"
+        self.writer = self._open_writer(options, timeout)
+        self.readers: Readers = WriterAsReader(self.writer) if self.path is None else ReaderPool(self._open_reader, self.name)
+
+    @property
+    def name(self) -> str:
+        """The file, for messages."""
+        return "(memory)" if self.path is None else str(self.path)
+
+    def read(self, work: Work[T], *, timeout: float) -> T:
+        """Do the work in one snapshot."""
+        if self._fault is not None:
+            raise self._fault
+        return self.readers.run(work, timeout=timeout)
+
+    def write(self, work: Work[T], *, full: bool, timeout: float) -> T:
+        """Do the work in one transaction, and return when it is on disk."""
+        self.require_writable()
+        return self.writer.run(work, full=full, timeout=timeout)
+
+    def submit(self, job: WriteJob[T]) -> None:
+        """Queue a job for the writer thread."""
+        self.require_writable()
+        self.writer.submit(job)
+
+    def require_open(self) -> None:
+        """Raise if the database is closed or was opened before a fork."""
+        if self._fault is not None:
+            raise self._fault
+
+    def require_writable(self) -> None:
+        """Raise unless writes are possible."""
+        if self._fault is not None:
+            raise self._fault
+        if self.read_only:
+            raise ReadOnlyStoreError(self.name, "was opened with read_only=True")
+
+    def close(self, *, timeout: float) -> None:
+        """Wait for running calls, then close every connection under the writer lock."""
+        if self._fault is not None:
+            return
+        self._fault = ClosedStoreError
+        self.workers.stop()
+        started = time.monotonic()
+        idle = self.readers.take_all(timeout=timeout)
+        self.writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=idle)
+
+    def abandon(self) -> None:
+        """In a forked child: never touch the parent's connections again, nor close them when the child ends."""
+        self._fault = ForkedStoreError
+        self.writer.abandon_lock()
+        _keep_for_ever(self)
+
+    def check_size(self, driver: sqlite3.Connection) -> None:
+        """Compare the file's size with its page count; only meaningful while the log is empty or copied.
+
+        Raises:
+            StoreCorruptError: The file was cut short.
+        """
+        if self.path is None:
+            return
+        expected = engine.pragma(driver, "page_count") * engine.pragma(driver, "page_size")
+        if paths.size_of(self.path) < expected:
+            raise StoreCorruptError(self.path, f"is shorter than the {expected} bytes it should have; the file is kept as it is")
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.path is None:
+            return engine.connect_memory()
+        if self.read_only:
+            return engine.connect_read_only(self.path, immutable=self._immutable)
+        return engine.connect_file(self.path)
+
+    def _open_connection(self) -> Connection:
+        return self._engine.connect()
+
+    def _open_reader(self) -> Connection:
+        connection = self._engine.connect()
+        engine.make_reader(engine.driver_of(connection))
+        return connection
+
+    def _open_writer(self, options: OpenOptions, timeout: float) -> Writer:
+        lock: ProcessLock = NoLock()
+        if self.path is not None and not self.read_only:
+            lock = SidecarLock(paths.sidecar(self.path, paths.LOCK_SUFFIX))
+        elif self.path is not None:
+            self._immutable = self._must_be_immutable(self.path)
+        try:
+            writer = Writer(self._open_connection, lock, self.path, wal=not self.read_only)
+        except Exception as error:
+            lock.close()
+            raise self._open_error(error) from error
+        try:
+            writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
+        except Exception as error:
+            writer.close(timeout=timeout)
+            raise self._open_error(error) from error
+        return writer
+
+    def _must_be_immutable(self, path: Path) -> bool:
+        # A log needs shared memory in the same folder. Where that cannot be made, an empty log means that nobody writes.
+        return not os.access(path.parent, os.W_OK) and not paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX))
+
+    def _establish(self, db: Transaction, options: OpenOptions, timeout: float) -> None:
+        """Make or check the store, while no other process writes."""
+        driver = db.driver
+        engine.set_busy_timeout(driver, int(timeout * 1000))
+        if self.path is None:
+            upgrade.create(db, self.name)
+        elif upgrade.is_new(driver, self.path):
+            self._found_store(db, self.path, options)
+        else:
+            upgrade.bring_up_to_date(db, self.path, migrate=options.migrate, writable=not self.read_only)
+            self._resume(driver, self.path)
+        if not self.read_only:
+            engine.set_busy_timeout(driver, 0)
+
+    def _found_store(self, db: Transaction, path: Path, options: OpenOptions) -> None:
+        if options.read_only or options.must_exist:
+            raise NotADatabaseError(path, "is empty")
+        engine.mark_as_ours(db.driver)
+        self._choose_journal(db.driver)
+        upgrade.create(db, path)
+        self.journal_mode = engine.journal_mode(db.driver)
+
+    def _resume(self, driver: sqlite3.Connection, path: Path) -> None:
+        log_bytes = paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX))
+        if self.read_only:
+            self.journal_mode = engine.journal_mode(driver)
+            self.journal_reason = "the file is only read"
+        else:
+            self._choose_journal(driver)
+            if log_bytes:
+                busy, pages, copied = engine.checkpoint(driver, "PASSIVE")
+                if pages == 0:
+                    self._warn(f"{path}: the write-ahead log of {log_bytes} bytes beside it held nothing valid and was ignored")
+                log_bytes = 0 if not busy and pages == copied else log_bytes
+        if not log_bytes:
+            self.check_size(driver)
+
+    def _choose_journal(self, driver: sqlite3.Connection) -> None:
+        self.journal_mode = engine.journal_mode(driver)
+        if filesystem.is_network(self.filesystem):
+            if self.journal_mode != "wal":
+                self.journal_mode = engine.switch_journal_mode(driver, "TRUNCATE")
+            self.journal_reason = (
+                f"{self.filesystem} is shared between machines, where a write-ahead log is not safe; use one process only"
+            )
+            self._warn(f"{self.path}: {self.journal_reason}")
+            return
+        if self.journal_mode != "wal":
+            self.journal_mode = engine.switch_journal_mode(driver, "WAL")
+        if self.journal_mode == "wal":
+            self.journal_reason = _wal_reason()
+        else:
+            self.journal_reason = "SQLite refused the write-ahead log here; readers and the writer wait for each other"
+            self._warn(f"{self.path}: {self.journal_reason}")
+        if engine.withdrawn(engine.linked_version()):
+            self._warn(f"SQLite {sqlite3.sqlite_version} was withdrawn by its makers; update it")
+
+    def _warn(self, message: str) -> None:
+        self.warnings.append(message)
+        warnings.warn(message, StoreWarning, stacklevel=2)
+
+    def _open_error(self, error: Exception) -> Exception:
+        cause = getattr(error, "orig", error)
+        if not isinstance(cause, sqlite3.Error) or self.path is None:
+            return error
+        if "unsupported file format" in str(cause):
+            return NotADatabaseError(self.path, "has a format that this SQLite does not know")
+        mine = translated(cause, self.path)
+        if isinstance(mine, NotADatabaseError) and _looks_encrypted(self.path):
+            return WrongKeyError(self.path, "looks encrypted; this version opens plain files only")
+        if isinstance(mine, StoreIOError):
+            return StoreOpenError(self.path, str(mine).removeprefix(f"{self.path}: "))
+        return mine
+
+
+def acquire(file: paths.PreparedFile, options: OpenOptions, *, timeout: float) -> Database:
+    """The open database of a file: the one that this process has already, or a new one.
+
+    Raises:
+        ConfigError: It is open for reading only, and now for writing.
+        StoreOpenError: It cannot be opened.
+    """
+    with _registry.turn(file.identity):
+        shared = _registry.files.get(file.identity)
+        if shared is None:
+            shared = Database(file, options, timeout=timeout)
+            _registry.files[file.identity] = shared
+        elif shared.read_only and not options.read_only:
+            raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
+        shared.users += 1
+        return shared
+
+
+def open_in_memory(*, timeout: float) -> Database:
+    """A new database that lives as long as its store."""
+    database = Database(None, OpenOptions(), timeout=timeout)
+    database.users = 1
+    _registry.in_memory.add(database)
+    return database
+
+
+def release(database: Database, *, timeout: float) -> None:
+    """Close a database if nobody else in this process uses it."""
+    identity = database.identity
+    if identity is None:
+        _registry.in_memory.discard(database)
+        database.close(timeout=timeout)
+        return
+    with _registry.turn(identity):
+        database.users -= 1
+        if database.users == 0:
+            _registry.files.pop(identity, None)
+            database.close(timeout=timeout)
+
+
+def _wal_reason() -> str:
+    version = sqlite3.sqlite_version
+    if engine.wal_reset_affected(engine.linked_version()):
+        return (
+            f"SQLite {version} has the WAL-reset bug; commits and checkpoints take turns under one writer lock, so it cannot strike"
+        )
+    return f"a local file system and SQLite {version}; commits and checkpoints take turns under one writer lock"
+
+
+def _looks_encrypted(path: Path) -> bool:
+    """Whether a file that is no database is made of random bytes.
+
+    Reading it is safe here only: SQLite has just refused it, so no connection of this process holds locks on it.
+    """
+    with path.open("rb") as file:
+        sample = file.read(_SNIFFED_BYTES)
+    return len(sample) == _SNIFFED_BYTES and not sample.startswith(_HEADER) and len(set(sample)) >= _CIPHER_DISTINCT_BYTES
+
+
+def _keep_for_ever(database: Database) -> None:
+    """Closing an inherited connection would disturb the parent's, so what holds it must survive the end of the interpreter."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
+
+
+def _after_fork_in_child() -> None:
+    inherited = _registry.all()
+    # A thread of the parent may have held one of the locks: begin anew.
+    _registry.__init__()  # type: ignore[misc]
+    for database in inherited:
+        database.abandon()
+
+
+def _close_at_exit() -> None:
+    for database in _registry.all():
+        try:
+            database.close(timeout=_EXIT_TIMEOUT)
+        except SessionStoreError:
+            # What was acknowledged is on disk; somebody else is busy, and the program wants to end.
+            continue
+
+
+@functools.cache
+def _watch_process() -> None:
+    """Be told of forks and of the end of the program, from the first open on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+    atexit.register(_close_at_exit)

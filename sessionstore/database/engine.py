@@ -1,0 +1,158 @@
+"""The SQLAlchemy engine of one file: how its connections are made, one named function for each setting."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+APPLICATION_ID: Final = 0x53535452  # "SSTR"
+JOURNAL_SIZE_LIMIT: Final = 16 << 20
+READER_BUSY_TIMEOUT_MS: Final = 5_000
+OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+
+SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
+
+
+def wal_reset_affected(version: tuple[int, int, int]) -> bool:
+    """Whether an SQLite can lose or damage a log when a commit overlaps a checkpoint (3.7.0 to 3.51.2, fixed in 3.44.6, 3.50.7)."""
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+    return version >= (3, 7, 0) and not fixed
+
+
+def withdrawn(version: tuple[int, int, int]) -> bool:
+    """Whether this release of SQLite was taken back by its makers."""
+    return version == (3, 52, 0)
+
+
+def linked_version() -> tuple[int, int, int]:
+    """The SQLite that this Python really runs, whatever its packages say."""
+    return sqlite3.sqlite_version_info
+
+
+def require_usable_sqlite() -> None:
+    """Refuse an SQLite without the statements this library uses.
+
+    Raises:
+        ConfigError: It is older than 3.35.
+    """
+    if linked_version() < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise ConfigError(f"this Python links SQLite {sqlite3.sqlite_version}; at least {oldest} is needed")
+
+
+def make_engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
+    """An engine whose connections are in driver autocommit: transactions begin and end where this library says so."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    return create_engine(
+        "sqlite+pysqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+    )
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection below one of the engine's."""
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+
+
+def connect_file(path: Path) -> sqlite3.Connection:
+    """A connection to a file that this process may write."""
+    connection = _connect(str(path))
+    set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
+    _set_safety(connection)
+    _set_journal_limits(connection)
+    return connection
+
+
+def connect_read_only(path: Path, *, immutable: bool) -> sqlite3.Connection:
+    """A connection to a file that must not be written; `immutable` when its folder cannot hold SQLite's shared memory."""
+    options = "mode=ro&immutable=1" if immutable else "mode=ro"
+    connection = _connect(f"file:{quote(str(path))}?{options}", uri=True)
+    set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
+    _set_safety(connection)
+    return connection
+
+
+def connect_memory() -> sqlite3.Connection:
+    """The only connection of a store in memory."""
+    connection = _connect(":memory:")
+    _set_safety(connection)
+    return connection
+
+
+def make_reader(connection: sqlite3.Connection) -> None:
+    """Refuse writes."""
+    connection.execute("PRAGMA query_only=ON").fetchall()
+
+
+def set_synchronous(connection: sqlite3.Connection, durability: str) -> None:
+    """How much of a commit reaches the disk before it returns; only outside of a transaction."""
+    connection.execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}").fetchall()
+
+
+def journal_mode(connection: sqlite3.Connection) -> str:
+    """The journal mode that is really in force."""
+    return str(pragma(connection, "journal_mode"))
+
+
+def switch_journal_mode(connection: sqlite3.Connection, mode: str) -> str:
+    """Ask for a journal mode and return the one in force afterwards: a refusal is silent."""
+    # All rows are fetched: an error of the switch can hide behind the first one.
+    connection.execute(f"PRAGMA journal_mode={mode}").fetchall()
+    return journal_mode(connection)
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> Any:
+    """The value of a setting."""
+    return connection.execute(f"PRAGMA {name}").fetchall()[0][0]
+
+
+def mark_as_ours(connection: sqlite3.Connection) -> None:
+    """Settings that a new file keeps for ever; before its first table."""
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}").fetchall()
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int]:
+    """Copy the log into the database: (1 if a reader or writer was in the way, pages in the log, pages copied)."""
+    busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()[0]
+    return busy, pages, copied
+
+
+def _connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    # Without isolation_level the driver begins no transactions of its own, so DDL is transactional, too.
+    return sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri)
+
+
+def set_busy_timeout(connection: sqlite3.Connection, milliseconds: int) -> None:
+    """How long SQLite itself waits for a lock; 0 for the writer, which retries to its own deadline."""
+    connection.execute(f"PRAGMA busy_timeout={milliseconds}").fetchall()
+
+
+def _set_safety(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA foreign_keys=ON").fetchall()
+    if pragma(connection, "foreign_keys") != 1:
+        raise ConfigError("this SQLite was built without foreign keys")
+    # Deleted text must not stay in free pages; builds differ in their default.
+    connection.execute("PRAGMA secure_delete=ON").fetchall()
+    connection.execute("PRAGMA cell_size_check=ON").fetchall()
+    connection.execute("PRAGMA temp_store=MEMORY").fetchall()
+    # A mapped file turns a read error into a crash of the process.
+    connection.execute("PRAGMA mmap_size=0").fetchall()
+
+
+def _set_journal_limits(connection: sqlite3.Connection) -> None:
+    # Checkpoints happen under the writer lock only, when the writer says so.
+    connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
+    connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT}").fetchall()
+    # On macOS a plain fsync stops at the drive's cache; elsewhere these do nothing.
+    connection.execute("PRAGMA fullfsync=ON").fetchall()
+    connection.execute("PRAGMA checkpoint_fullfsync=ON").fetchall()

@@ -1,0 +1,131 @@
+"""The advisory lock on a sidecar file that makes the processes on one database take turns.
+
+SQLite's own locks cannot queue: a process that loses the race gets "database is locked". The sidecar also makes sure that no
+commit overlaps a checkpoint of another process, which SQLite 3.7.0 to 3.51.2 do not survive (the WAL-reset bug).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+from ..errors import StoreBusyError
+from .paths import PRIVATE_FILE
+
+# Between tries, in seconds. Short and random sleeps made the worst wait of four processes seven times shorter than SQLite's.
+_SHORTEST_SLEEP: Final = 0.0002
+_LONGEST_SLEEP: Final = 0.002
+
+
+def pause() -> None:
+    """Sleep a short random time between two tries for a lock."""
+    time.sleep(random.uniform(_SHORTEST_SLEEP, _LONGEST_SLEEP))  # noqa: S311 - no secret
+
+
+class ProcessLock(Protocol):
+    """A lock between processes."""
+
+    waits: int
+
+    def acquire(self, deadline: float) -> None:
+        """Take the lock, trying until `deadline` on the monotonic clock."""
+
+    def release(self) -> None:
+        """Let the next process in."""
+
+    def close(self) -> None:
+        """Give up the descriptor, in this process only."""
+
+
+class NoLock:
+    """For stores in memory and files that are only read: there is nobody to wait for."""
+
+    waits = 0
+
+    def acquire(self, deadline: float) -> None:
+        """Succeed at once."""
+
+    def release(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class SidecarLock:
+    """An exclusive lock on a file beside the database; the kernel frees it when its process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.waits = 0
+        self._path = path
+        self._descriptor = _open(path)
+
+    def acquire(self, deadline: float) -> None:
+        """Take the lock, trying until `deadline` on the monotonic clock.
+
+        Raises:
+            StoreBusyError: Another process held it all the time.
+        """
+        if self._try():
+            return
+        self.waits += 1
+        while not self._try():
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(self._path, "another process held the store's write lock past the busy_timeout; try again")
+            pause()
+
+    def release(self) -> None:
+        """Let the next process in."""
+        _unlock(self._descriptor)
+
+    def close(self) -> None:
+        """Give up the descriptor; in a forked child this leaves the parent's lock alone."""
+        os.close(self._descriptor)
+
+    def _try(self) -> bool:
+        if not _try_lock(self._descriptor):
+            return False
+        if os.fstat(self._descriptor).st_nlink:
+            return True
+        # Somebody removed the file: a lock on the lost one keeps nobody out.
+        os.close(self._descriptor)
+        self._descriptor = _open(self._path)
+        return False
+
+
+def _open(path: Path) -> int:
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, flags, PRIVATE_FILE)

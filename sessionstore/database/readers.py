@@ -1,0 +1,134 @@
+"""A few connections that read beside the writer, each call in a snapshot of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from .. import clock
+from ..errors import ClosedStoreError, StoreBusyError
+from .transaction import Transaction, Work, raise_own
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from .writer import Writer
+
+T = TypeVar("T")
+
+# Decoding holds the interpreter lock: more connections would only wait for each other.
+_MOST_READERS: Final = 4
+
+
+class Readers(Protocol):
+    """Where reads run."""
+
+    def run(self, work: Work[T], *, timeout: float) -> T:
+        """Do the work in one snapshot and return its result."""
+
+    def take_all(self, *, timeout: float) -> list[Connection]:
+        """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
+
+    def connections(self) -> tuple[Connection, ...]:
+        """All connections there are."""
+
+
+class ReaderPool:
+    """Connections that are opened when they are needed and kept."""
+
+    def __init__(self, connect: Callable[[], Connection], name: str) -> None:
+        self._connect = connect
+        self._name = name
+        self._idle: SimpleQueue[Transaction] = SimpleQueue()
+        self._all: list[Transaction] = []
+        self._growing = threading.Lock()
+        self._closed = False
+
+    def run(self, work: Work[T], *, timeout: float) -> T:
+        """Do the work in one snapshot and return its result."""
+        db = self._check_out(timeout)
+        try:
+            db.now = clock.utc_now()
+            db.driver.execute("BEGIN")
+            result = work(db)
+            db.driver.execute("COMMIT")
+            return result
+        except Exception as error:  # noqa: BLE001 - raised again, in our words
+            raise_own(error, self._name)
+        finally:
+            if db.driver.in_transaction:
+                db.driver.execute("ROLLBACK")
+            self._idle.put(db)
+
+    def take_all(self, *, timeout: float) -> list[Connection]:
+        """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
+        self._closed = True
+        deadline = time.monotonic() + timeout
+        idle: list[Connection] = []
+        while len(idle) < len(self._all):
+            try:
+                idle.append(self._idle.get(timeout=max(0.0, deadline - time.monotonic())).core)
+            except queue.Empty:
+                break
+        return idle
+
+    def connections(self) -> tuple[Connection, ...]:
+        """All connections there are."""
+        return tuple(db.core for db in self._all)
+
+    def _check_out(self, timeout: float) -> Transaction:
+        try:
+            db = self._idle.get_nowait()
+        except queue.Empty:
+            db = self._grow_or_wait(timeout)
+        if self._closed:
+            self._idle.put(db)
+            raise ClosedStoreError
+        return db
+
+    def _grow_or_wait(self, timeout: float) -> Transaction:
+        with self._growing:
+            if self._closed:
+                raise ClosedStoreError
+            if len(self._all) < _MOST_READERS:
+                try:
+                    db = Transaction(self._connect(), self._name)
+                except Exception as error:  # noqa: BLE001 - raised again, in our words
+                    raise_own(error, self._name)
+                self._all.append(db)
+                return db
+        try:
+            return self._idle.get(timeout=timeout)
+        except queue.Empty:
+            raise StoreBusyError(self._name, "other threads were reading past the busy_timeout; try again") from None
+
+
+class WriterAsReader:
+    """Reads of a store in memory, whose only connection is the writer's."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def run(self, work: Work[T], *, timeout: float) -> T:
+        """Do the work between two writes and return its result."""
+
+        def read(db: Transaction) -> T:
+            db.now = clock.utc_now()
+            try:
+                return work(db)
+            except Exception as error:  # noqa: BLE001 - raised again, in our words
+                raise_own(error, db.path)
+
+        return self._writer.exclusively(read, timeout=timeout)
+
+    def take_all(self, *, timeout: float) -> list[Connection]:
+        """There are none of its own."""
+        return []
+
+    def connections(self) -> tuple[Connection, ...]:
+        """There are none of its own."""
+        return ()

@@ -1,0 +1,57 @@
+"""The open transaction that query functions are given as `db`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from os import PathLike
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+
+from .. import clock
+from .engine import driver_of
+from .faults import translated
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """One connection in one transaction.
+
+    The hot path runs compiled SQL on `driver`; everything else uses SQLAlchemy Core on `core`. Both are the same connection.
+    Query functions never begin, commit or retry.
+
+    Attributes:
+        now: The one present of the call.
+        path: The file, for messages.
+    """
+
+    __slots__ = ("core", "driver", "now", "path")
+
+    def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
+        self.core = core
+        self.driver: sqlite3.Connection = driver_of(core)
+        self.path = path
+        self.now: datetime = clock.utc_now()
+
+
+Work: TypeAlias = Callable[[Transaction], T]
+
+
+def own_error(error: Exception, path: str | PathLike[str]) -> Exception:
+    """The library's error for one of the driver's, also if SQLAlchemy wrapped it; any other error as it is."""
+    cause = getattr(error, "orig", error)
+    if not isinstance(cause, sqlite3.Error):
+        return error
+    mine = translated(cause, path)
+    mine.__cause__ = cause
+    return mine
+
+
+def raise_own(error: Exception, path: str | PathLike[str]) -> NoReturn:
+    """Raise the library's error for one of the driver's; any other error as it is."""
+    mine = own_error(error, path)
+    raise mine from mine.__cause__

@@ -1,0 +1,186 @@
+"""The schema's revision: checked with one SELECT at every open, migrated by Alembic only where it differs.
+
+A migration is one transaction: what dies half way leaves the old schema, and the next open tries again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .. import sql
+from ..errors import ConfigError, ForeignDatabaseError, SchemaTooNewError, StoreCorruptError, UpgradeError
+from . import engine, paths
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+    from .transaction import Transaction
+
+HEAD_REVISION: Final = "0001"
+VERSION_TABLE: Final = "sessionstore_version"
+_READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
+BACKUP_INFIX: Final = ".pre-upgrade-"
+
+# Alembic keeps the running migration in module globals: two threads at once mix up their files.
+_ALEMBIC_LOCK: Final = threading.Lock()
+
+
+def migrations_folder() -> Path:
+    """Where the revisions are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "_migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def is_new(driver: sqlite3.Connection, path: Path | str) -> bool:
+    """Whether the file is still empty, so that it may become a store.
+
+    Raises:
+        ForeignDatabaseError: Another program's tables are in it.
+    """
+    owner = engine.pragma(driver, "application_id")
+    tables = driver.execute("SELECT count(*) FROM sqlite_master").fetchall()[0][0]
+    if owner not in (0, engine.APPLICATION_ID) or (tables and owner != engine.APPLICATION_ID):
+        raise ForeignDatabaseError(path, "belongs to another program; give the store a file of its own")
+    return not tables
+
+
+def create(db: Transaction, path: Path | str) -> None:
+    """Make the tables of a new store. No transaction is open yet."""
+    _run_migrations(db, path)
+
+
+def bring_up_to_date(db: Transaction, path: Path, *, migrate: bool, writable: bool) -> None:
+    """Check the schema of an existing store and upgrade it in place if it is older.
+
+    Raises:
+        SchemaTooNewError: A newer version wrote the file.
+        ConfigError: It is older, and `migrate` is off or the file is only read.
+        StoreCorruptError: Tables or columns are missing.
+        UpgradeError: The upgrade failed; the old schema is still there.
+    """
+    revision = stored_revision(db.driver, path)
+    if revision != HEAD_REVISION:
+        _require_known(revision, path)
+        if not (migrate and writable):
+            raise ConfigError(
+                f"{path}: its schema is {revision}, this version needs {HEAD_REVISION}; upgrade it with: sessionstore upgrade"
+            )
+        if db.driver.execute("SELECT EXISTS (SELECT 1 FROM sessions)").fetchall()[0][0]:
+            _back_up(db.driver, path, revision)
+        _run_migrations(db, path)
+    verify_columns(db.driver, path)
+
+
+def stored_revision(driver: sqlite3.Connection, path: Path | str) -> str:
+    """The revision that the file says it has."""
+    try:
+        rows = driver.execute(_READ_REVISION).fetchall()
+    except sqlite3.OperationalError as error:
+        raise StoreCorruptError(path, "its version table is missing; the file is kept as it is") from error
+    if len(rows) != 1:
+        raise StoreCorruptError(path, f"its version table has {len(rows)} rows instead of 1; the file is kept as it is")
+    return str(rows[0][0])
+
+
+def verify_columns(driver: sqlite3.Connection, path: Path | str) -> None:
+    """Make sure that every table and column is there.
+
+    Raises:
+        StoreCorruptError: One is missing.
+    """
+    for table, columns in sql.COLUMNS.items():
+        try:
+            driver.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0").fetchall()  # noqa: S608 - constants
+        except sqlite3.OperationalError as error:
+            raise StoreCorruptError(
+                path, f"the table {table} is not as it was made ({error}); the file is kept as it is"
+            ) from error
+
+
+def configuration(folder: Path) -> Config:
+    """Alembic's configuration, without an ini file."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _require_known(revision: str, path: Path) -> None:
+    from alembic.script import ScriptDirectory
+    from alembic.util.exc import CommandError
+
+    try:
+        known = ScriptDirectory.from_config(configuration(migrations_folder())).get_revision(revision)
+    except CommandError:
+        known = None
+    if known is None:
+        raise SchemaTooNewError(
+            path, f"was written by a newer sessionstore (schema {revision}); it was not touched. Update sessionstore"
+        )
+
+
+def _run_migrations(db: Transaction, path: Path | str) -> None:
+    from alembic import command
+
+    engine.set_synchronous(db.driver, "full")
+    config = configuration(migrations_folder())
+    config.attributes["connection"] = db.core
+    try:
+        with _ALEMBIC_LOCK, transaction(db.core):
+            command.upgrade(config, HEAD_REVISION)
+    except Exception as error:
+        raise UpgradeError(
+            path, f"the upgrade to schema {HEAD_REVISION} failed ({type(error).__name__}); nothing was changed"
+        ) from error
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """One transaction around migrations, on either dialect: all of them or none.
+
+    Raises:
+        IntegrityError: They would leave rows without their parents.
+    """
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({engine.APPLICATION_ID})")
+            yield
+        return
+    driver = engine.driver_of(connection)
+    # Rebuilding a parent table with foreign keys on would delete its children. It is a no-op inside a transaction.
+    driver.execute("PRAGMA foreign_keys=OFF").fetchall()
+    try:
+        with connection.begin():
+            driver.execute("BEGIN IMMEDIATE")
+            yield
+            if driver.execute("PRAGMA foreign_key_check").fetchall():
+                raise sqlite3.IntegrityError("rows would be left without their parents")
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON").fetchall()
+
+
+def _back_up(driver: sqlite3.Connection, path: Path, revision: str) -> None:
+    """Keep a copy of the file as it was; only the newest one stays."""
+    backup = path.with_name(f"{path.name}{BACKUP_INFIX}{revision}.db")
+    unfinished = paths.sidecar(backup, ".tmp")
+    unfinished.unlink(missing_ok=True)
+    paths.create_private(unfinished)
+    target = sqlite3.connect(unfinished, isolation_level=None)
+    try:
+        driver.backup(target)
+    finally:
+        target.close()
+    unfinished.replace(backup)
+    paths.sync_folder(path.parent)
+    for older in path.parent.glob("*" + BACKUP_INFIX + "*.db"):
+        if older.name.startswith(path.name + BACKUP_INFIX) and older != backup:
+            older.unlink()

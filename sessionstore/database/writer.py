@@ -1,0 +1,405 @@
+"""The one writer of a file in this process: callers queue up, and whoever gets the lock commits for all of them.
+
+Sharing a commit shares its sync to the disk, which is nearly all the time that a durable write takes. A waiting thread leads
+on its own stack; for awaiting tasks a daemon thread does. A job that fails is rolled back alone; a COMMIT that fails, fails
+the jobs that it carried.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from .. import clock
+from ..errors import SessionStoreError, StoreBusyError
+from . import engine
+from .faults import is_busy, translated
+from .locks import ProcessLock, pause
+from .paths import WAL_SUFFIX, sidecar, size_of
+from .transaction import Transaction, Work, own_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+LOGGER: Final = logging.getLogger("sessionstore")
+
+_GROUP_LIMIT: Final = 256
+_CHECKPOINT_PAGES: Final = 1_000
+_CHECKPOINT_GROWTH_BYTES: Final = 4 << 20
+_WAL_WARNING_BYTES: Final = 64 << 20
+_FIRST_CHECKPOINT_CHANGES: Final = 500
+_FEWEST_CHECKPOINT_CHANGES: Final = 16
+_MOST_CHECKPOINT_CHANGES: Final = 5_000
+
+
+class WriteJob(Generic[T]):
+    """One call that waits for its commit.
+
+    Attributes:
+        work: What to do in the transaction; it may be run again if the group is.
+        full: Whether the commit must survive a power loss.
+        deadline: When to give up waiting for other processes, on the monotonic clock.
+        notify: Called once the outcome is known, from the leader's thread.
+    """
+
+    __slots__ = ("deadline", "done", "error", "full", "notify", "result", "work")
+
+    def __init__(self, work: Work[T], *, full: bool, deadline: float, notify: Callable[[], None] | None = None) -> None:
+        self.work = work
+        self.full = full
+        self.deadline = deadline
+        self.notify = notify
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+
+    def outcome(self) -> T:
+        """What the work returned, after its commit; or its error."""
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.result)
+
+
+class Writer:
+    """The queue, the connection and the locks of all writes to one file."""
+
+    def __init__(self, connect: Callable[[], Connection], lock: ProcessLock, path: Path | None, *, wal: bool) -> None:
+        self.commits = 0
+        self.writes = 0
+        self.checkpoints = 0
+        self._connect = connect
+        self._lock = lock
+        self._wal_path = sidecar(path, WAL_SUFFIX) if path is not None and wal else None
+        self._name = str(path) if path is not None else "(memory)"
+        self._mutex = threading.Lock()
+        self._pending: deque[WriteJob[Any]] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._synchronous: str | None = None
+        self._broken = False
+        self._db = Transaction(connect(), self._name)
+        self._changes_before = 0
+        self._changes_allowed = _FIRST_CHECKPOINT_CHANGES
+        self._wal_size_allowed = _CHECKPOINT_GROWTH_BYTES
+
+    @property
+    def busy_waits(self) -> int:
+        """How often another process was in the way."""
+        return self._lock.waits
+
+    def run(self, work: Work[T], *, full: bool, timeout: float) -> T:
+        """Do the work and return when it is committed.
+
+        Raises:
+            StoreBusyError: Nothing was written, because others held the lock past the timeout.
+        """
+        deadline = time.monotonic() + timeout
+        job = WriteJob(work, full=full, deadline=deadline)
+        self._pending.append(job)
+        self._take_turn(job, timeout)
+        try:
+            while not job.done:
+                self._lead()
+        except BaseException:
+            self._withdraw(job)
+            raise
+        finally:
+            self._mutex.release()
+        return job.outcome()
+
+    def submit(self, job: WriteJob[Any]) -> None:
+        """Queue a job for the writer thread; its `notify` tells when it is done."""
+        if self._thread is None:
+            self._start_thread()
+        self._pending.append(job)
+        self._wake.put(None)
+
+    def withdraw(self, job: WriteJob[Any]) -> bool:
+        """Take a job back that has not begun; False if it has, so that its outcome is near."""
+        return self._withdraw(job)
+
+    def exclusively(self, action: Callable[[Transaction], T], *, timeout: float) -> T:
+        """Do something outside of a transaction while nobody writes, in this process or another one."""
+        deadline = time.monotonic() + timeout
+        if not self._mutex.acquire(timeout=timeout):
+            raise self._busy()
+        try:
+            self._lock.acquire(deadline)
+            try:
+                return action(self._db)
+            finally:
+                self._lock.release()
+        finally:
+            self._mutex.release()
+
+    def checkpoint(self, mode: str, *, timeout: float) -> bool:
+        """Copy the log into the database; False if a reader needs a part of the log still."""
+        return self.exclusively(lambda db: self._checkpoint(db, mode), timeout=timeout)
+
+    def close(self, *, timeout: float, also: Iterable[Connection] = ()) -> None:
+        """Finish what waits, then close the connection, and the readers' ones with it, under the lock."""
+        self._closing = True
+        self._wake.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+        def close_all(db: Transaction) -> None:
+            for connection in (*also, db.core):
+                driver = engine.driver_of(connection)
+                connection.close()
+                driver.close()
+
+        try:
+            self.exclusively(close_all, timeout=timeout)
+        finally:
+            self._lock.close()
+
+    def connections(self) -> tuple[Connection, ...]:
+        """What a forked child must neither use nor close."""
+        return (self._db.core,)
+
+    def abandon_lock(self) -> None:
+        """In a forked child: give up the descriptor of the lock, which the parent goes on using."""
+        self._lock.close()
+
+    def _take_turn(self, job: WriteJob[Any], timeout: float) -> None:
+        """Hold the mutex; leave with an error only if the job will not be done."""
+        if self._mutex.acquire(blocking=False):
+            return
+        try:
+            acquired = self._mutex.acquire(timeout=timeout)
+        except BaseException:
+            if not self._withdraw(job):
+                self._wait_for_leader()
+            raise
+        if acquired:
+            return
+        if self._withdraw(job):
+            raise self._busy()
+        self._mutex.acquire()
+
+    def _wait_for_leader(self) -> None:
+        with self._mutex:
+            pass
+
+    def _withdraw(self, job: WriteJob[Any]) -> bool:
+        try:
+            self._pending.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def _busy(self) -> StoreBusyError:
+        return StoreBusyError(self._name, "other threads held the store's write lock past the busy_timeout; try again")
+
+    def _start_thread(self) -> None:
+        with self._mutex:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="sessionstore-writer", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.get()
+            while self._pending:
+                with self._mutex:
+                    self._lead()
+            if self._closing:
+                return
+
+    def _lead(self) -> None:
+        """Commit a group of what waits. The mutex is held."""
+        try:
+            deadline = self._pending[0].deadline
+        except IndexError:
+            return
+        try:
+            self._lock.acquire(deadline)
+        except StoreBusyError as error:
+            self._fail_overdue(error)
+            return
+        try:
+            group = self._take_group()
+            if group:
+                self._commit(group, deadline)
+                self._checkpoint_if_due()
+        finally:
+            self._lock.release()
+
+    def _take_group(self) -> list[WriteJob[Any]]:
+        group: list[WriteJob[Any]] = []
+        try:
+            while len(group) < _GROUP_LIMIT:
+                group.append(self._pending.popleft())
+        except IndexError:
+            pass
+        return group
+
+    def _fail_overdue(self, error: StoreBusyError) -> None:
+        now = time.monotonic()
+        for job in tuple(self._pending):
+            if job.deadline <= now and self._withdraw(job):
+                job.error = StoreBusyError(self._name, str(error).removeprefix(f"{error.path}: "))
+                self._finish((job,))
+
+    def _commit(self, group: list[WriteJob[Any]], deadline: float) -> None:
+        committing = False
+        try:
+            self._prepare(full=any(job.full for job in group))
+            self._retry(self._db.driver.execute, "BEGIN IMMEDIATE", deadline)
+            if self._apply(group):
+                committing = True
+                self._retry(self._db.driver.execute, "COMMIT", deadline)
+                self.commits += 1
+            else:
+                self._roll_back()
+        except sqlite3.Error as error:
+            self._after_failure(error)
+            for job in group:
+                if job.error is None:
+                    job.error = translated(error, self._name)
+                    job.error.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - raised again by each caller
+            self._roll_back()
+            for job in group:
+                job.error = job.error or error
+        except BaseException:
+            # An interrupt in the leader's thread must not reach the others: their jobs go back to the queue.
+            if committing and not self._db.driver.in_transaction:
+                self._finish(group)
+            else:
+                self._roll_back()
+                self._put_back(group)
+            raise
+        self._finish(group)
+
+    def _prepare(self, *, full: bool) -> None:
+        if self._broken:
+            self._reopen()
+        durability = "full" if full else "normal"
+        if durability != self._synchronous:
+            engine.set_synchronous(self._db.driver, durability)
+            self._synchronous = durability
+
+    def _apply(self, group: list[WriteJob[Any]]) -> bool:
+        """Do the work of the group; False if there is nothing to commit."""
+        if len(group) == 1:
+            return self._do(group[0])
+        execute = self._db.driver.execute
+        worked = False
+        for job in group:
+            execute("SAVEPOINT job")
+            if self._do(job):
+                worked = True
+            elif self._db.driver.in_transaction:
+                execute("ROLLBACK TO job")
+            else:
+                # The failure (a full disk, an I/O error) took the whole transaction with it.
+                raise _lost_transaction(job)
+            execute("RELEASE job")
+        return worked
+
+    def _do(self, job: WriteJob[Any]) -> bool:
+        self._db.now = clock.utc_now()
+        try:
+            job.result = job.work(self._db)
+        except Exception as error:  # noqa: BLE001 - raised again by the caller
+            job.error = own_error(error, self._name)
+            return False
+        return True
+
+    def _retry(self, execute: Callable[[str], object], statement: str, deadline: float) -> None:
+        while True:
+            try:
+                execute(statement)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+            pause()
+
+    def _roll_back(self) -> None:
+        if self._db.driver.in_transaction:
+            self._db.driver.execute("ROLLBACK")
+
+    def _after_failure(self, error: sqlite3.Error) -> None:
+        try:
+            self._roll_back()
+        finally:
+            # After a failed sync nobody knows what reached the disk: go on with a fresh connection.
+            self._broken = not is_busy(error)
+
+    def _reopen(self) -> None:
+        old = self._db.core
+        driver = self._db.driver
+        self._db = Transaction(self._connect(), self._name)
+        engine.set_busy_timeout(self._db.driver, 0)
+        old.close()
+        driver.close()
+        self._synchronous = None
+        self._changes_before = 0
+        self._broken = False
+
+    def _put_back(self, group: list[WriteJob[Any]]) -> None:
+        for job in group:
+            job.result = job.error = None
+        self._pending.extendleft(reversed(group))
+        self._wake.put(None)
+
+    def _finish(self, jobs: Iterable[WriteJob[Any]]) -> None:
+        for job in jobs:
+            job.done = True
+            if job.error is None:
+                self.writes += 1
+            if job.notify is not None:
+                job.notify()
+
+    def _checkpoint_if_due(self) -> None:
+        if self._wal_path is None:
+            return
+        changes = self._db.driver.total_changes - self._changes_before
+        if changes >= self._changes_allowed or size_of(self._wal_path) > self._wal_size_allowed:
+            try:
+                self._checkpoint(self._db, "PASSIVE")
+            except sqlite3.Error as error:
+                # The commits are safe in the log; the next checkpoint tries again.
+                self._broken = not is_busy(error)
+                LOGGER.warning(
+                    "checkpoint failed", extra={"event": "checkpoint_failed", "reason": str(translated(error, self._name))}
+                )
+
+    def _checkpoint(self, db: Transaction, mode: str) -> bool:
+        busy, pages, copied = engine.checkpoint(db.driver, mode)
+        self.checkpoints += 1
+        changes = max(1, db.driver.total_changes - self._changes_before)
+        self._changes_before = db.driver.total_changes
+        # The pages that the last rows took foretell how many rows fill the log again.
+        expected = changes * _CHECKPOINT_PAGES // max(1, pages)
+        self._changes_allowed = min(max(expected, _FEWEST_CHECKPOINT_CHANGES), _MOST_CHECKPOINT_CHANGES)
+        if self._wal_path is not None:
+            self._watch_log(size_of(self._wal_path))
+        return not busy and copied == pages
+
+    def _watch_log(self, size: int) -> None:
+        self._wal_size_allowed = size + _CHECKPOINT_GROWTH_BYTES
+        if size > _WAL_WARNING_BYTES:
+            LOGGER.warning(
+                "the write-ahead log is large; does a reader keep a transaction open?",
+                extra={"event": "wal_large", "wal_bytes": size},
+            )
+
+
+def _lost_transaction(job: WriteJob[Any]) -> sqlite3.Error:
+    cause = job.error.__cause__ if isinstance(job.error, SessionStoreError) else None
+    return cause if isinstance(cause, sqlite3.Error) else sqlite3.OperationalError("the transaction was rolled back")

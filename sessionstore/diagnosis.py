@@ -1,0 +1,79 @@
+"""What `status` and `doctor` tell about a store."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from . import queries
+from .config import StoreSettings
+from .database import engine, paths, upgrade
+from .database.database import Database
+from .database.transaction import Transaction
+from .values import Check, Diagnosis, StoreStatus
+
+
+def status(db: Transaction, database: Database, settings: StoreSettings) -> StoreStatus:
+    """The figures of a store, gathered in one snapshot."""
+    store_id, sessions, messages = queries.health.counts(db)
+    path, writer = database.path, database.writer
+    return StoreStatus(
+        path=None if path is None else str(path),
+        store_id=store_id,
+        schema_revision=upgrade.stored_revision(db.driver, database.name),
+        sqlite_version=sqlite3.sqlite_version,
+        wal_reset_affected=engine.wal_reset_affected(engine.linked_version()),
+        journal_mode=database.journal_mode,
+        journal_reason=database.journal_reason,
+        filesystem=database.filesystem,
+        durability=settings.durability,
+        read_only=database.read_only,
+        file_bytes=0 if path is None else paths.size_of(path),
+        wal_bytes=0 if path is None else paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)),
+        sessions=sessions,
+        messages=messages,
+        commits=writer.commits,
+        writes=writer.writes,
+        checkpoints=writer.checkpoints,
+        busy_waits=writer.busy_waits,
+        warnings=tuple(database.warnings),
+    )
+
+
+def diagnose(db: Transaction, database: Database) -> Diagnosis:
+    """Every check, in one snapshot."""
+    return Diagnosis(
+        (
+            _engine(),
+            Check("journal", database.journal_mode in ("wal", "memory") or database.read_only,
+                  f"{database.journal_mode}: {database.journal_reason}"),
+            _place(database),
+            queries.health.structure(db),
+            queries.health.references(db),
+            queries.health.counters(db),
+            queries.health.checksums(db),
+            Check("warnings", not database.warnings, "; ".join(database.warnings) or "none"),
+        )
+    )  # fmt: skip
+
+
+def _engine() -> Check:
+    version = engine.linked_version()
+    if engine.withdrawn(version):
+        return Check("engine", False, f"SQLite {sqlite3.sqlite_version} was withdrawn by its makers; update it")
+    return Check("engine", True, f"SQLite {sqlite3.sqlite_version}" + (
+        ", which has the WAL-reset bug; the writer lock keeps it from striking" if engine.wal_reset_affected(version) else ""
+    ))  # fmt: skip
+
+
+def _place(database: Database) -> Check:
+    if database.path is None:
+        return Check("file", True, "in memory")
+    try:
+        found = database.path.stat()
+    except FileNotFoundError:
+        return Check("file", False, "the file was deleted while it is open; what is written now will be lost")
+    if database.identity != (found.st_dev, found.st_ino):
+        return Check("file", False, "another file has taken its place while it is open; close the store and open it again")
+    return Check(
+        "file", True, f"{found.st_size} bytes on {database.filesystem or 'an unknown file system'}, mode {found.st_mode & 0o777:o}"
+    )

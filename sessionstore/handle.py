@@ -1,0 +1,90 @@
+"""SessionHandle: the calls of a store, bound to one session."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from .store import SessionStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AnyStore = TypeVar("AnyStore")
+
+
+class BoundHandle(Generic[AnyStore]):
+    """A store and the id of one of its sessions. It holds nothing else, so it stays good as long as the store is open."""
+
+    __slots__ = ("_session_id", "_store")
+
+    def __init__(self, store: AnyStore, session_id: str) -> None:
+        self._store = store
+        self._session_id = session_id
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self._session_id
+
+    @property
+    def store(self) -> AnyStore:
+        """The store that it is a session of."""
+        return self._store
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._session_id!r} of {self._store!r})"
+
+
+def bound(method: Callable[Concatenate[AnyStore, str, P], T]) -> Callable[Concatenate[BoundHandle[AnyStore], P], T]:
+    """The method of a store as a method of its handles, with the session's id filled in."""
+
+    @functools.wraps(method)
+    def call(self: BoundHandle[AnyStore], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(self.store, self.session_id, *args, **kwargs)
+
+    call.__signature__ = _without_session_id(method)  # type: ignore[attr-defined]
+    return call
+
+
+def _without_session_id(method: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(method)
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "session_id"]
+    return signature.replace(parameters=kept)
+
+
+class SessionHandle(BoundHandle[SessionStore]):
+    """One session of a store; each method is the store's own, without the id."""
+
+    __slots__ = ()
+
+    get = bound(SessionStore.get)
+    update = bound(SessionStore.update)
+    end = bound(SessionStore.end)
+    pin = bound(SessionStore.pin)
+    archive = bound(SessionStore.archive)
+    tag = bound(SessionStore.tag)
+    untag = bound(SessionStore.untag)
+    append = bound(SessionStore.append)
+    append_many = bound(SessionStore.append_many)
+    messages = bound(SessionStore.messages)
+    iterate = bound(SessionStore.iterate)
+    pop = bound(SessionStore.pop)
+    truncate = bound(SessionStore.truncate)
+    clear = bound(SessionStore.clear)
+    open_tool_calls = bound(SessionStore.open_tool_calls)
+    check = bound(SessionStore.check)
+    repair = bound(SessionStore.repair)
+
+    def rename(self, new_session_id: str) -> None:
+        """Give the session another id, which the handle then goes by.
+
+        Raises:
+            ConflictError: There is a live session of that id.
+        """
+        self._session_id = self._store.rename(self._session_id, new_session_id).session_id
+
+    def delete(self) -> bool:
+        """Delete the session and its messages; False if it was gone already."""
+        return self._store.delete(self._session_id).sessions > 0

@@ -1,0 +1,176 @@
+"""The tables, as SQLModel classes on a registry and MetaData of their own.
+
+Nothing here touches `SQLModel.metadata`, so a host program's `create_all()` and Alembic never see these tables. Every enum
+and range is also a named CHECK, because table models do not validate.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from .content import ROLES
+from .values import MAX_SEQ, SEQ_BITS, SESSION_STATUSES
+
+SCHEMA_METADATA: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite makes a rowid alias of INTEGER only.
+_Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Json = sa.JSON(none_as_null=True)
+_LIVE: Final = "status <> 'expired'"
+
+
+def _one_of(column: str, words: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
+
+def _key(**options: Any) -> Any:
+    return Field(sa_type=_Key, **options)
+
+
+class Base(SQLModel, registry=registry(metadata=SCHEMA_METADATA)):
+    """The root of this library's tables."""
+
+
+class StoreInfoRow(Base, table=True):
+    """The one row that says which store this file is."""
+
+    __tablename__ = "store_info"
+    __table_args__ = (sa.CheckConstraint("id = 1", name="single_row"),)
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    store_id: str = Field(max_length=36)
+    created_at: datetime
+
+
+class SessionRow(Base, table=True):
+    """A session. Its name is unique among the live ones; an expired row keeps its id without blocking it."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        sa.CheckConstraint(_one_of("status", SESSION_STATUSES), name="status"),
+        sa.CheckConstraint("quality_score BETWEEN 1 AND 5", name="quality_score"),
+        sa.CheckConstraint("message_count >= 0", name="message_count"),
+        sa.CheckConstraint(f"next_seq BETWEEN 1 AND {MAX_SEQ + 1}", name="next_seq"),
+        sa.CheckConstraint("version >= 1", name="version"),
+        sa.Index(
+            "uq_sessions_live_name",
+            "namespace",
+            "session_id",
+            unique=True,
+            sqlite_where=sa.text(_LIVE),
+            postgresql_where=sa.text(_LIVE),
+        ),
+        sa.Index("ix_sessions_updated", "namespace", "updated_at"),
+        sa.Index(
+            "ix_sessions_agent",
+            "namespace",
+            "agent_id",
+            "updated_at",
+            sqlite_where=sa.text("agent_id IS NOT NULL"),
+            postgresql_where=sa.text("agent_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_sessions_user",
+            "namespace",
+            "user_id",
+            "updated_at",
+            sqlite_where=sa.text("user_id IS NOT NULL"),
+            postgresql_where=sa.text("user_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_sessions_expires_at",
+            "expires_at",
+            sqlite_where=sa.text("expires_at IS NOT NULL"),
+            postgresql_where=sa.text("expires_at IS NOT NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    session_key: int = _key(primary_key=True, default=None)
+    namespace: str = Field(default="", max_length=256)
+    session_id: str = Field(max_length=256)
+    user_id: str | None = Field(default=None, max_length=256)
+    agent_id: str | None = Field(default=None, max_length=256)
+    title: str | None = Field(default=None, max_length=1000)
+    status: str = Field(default="open", max_length=16)
+    pinned: bool = False
+    metadata_: dict[str, Any] | None = Field(default=None, sa_column=sa.Column("metadata", _Json))
+    version: int = 1
+    message_count: int = 0
+    next_seq: int = 1
+    quality_score: int | None = None
+    error: str | None = Field(default=None, max_length=10000)
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    archived_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class SessionTagRow(Base, table=True):
+    """A tag of a session."""
+
+    __tablename__ = "session_tags"
+    __table_args__ = (
+        sa.Index("ix_session_tags_tag", "tag", "session_key"),
+        {"sqlite_with_rowid": False},
+    )
+
+    session_key: int = Field(
+        sa_column=sa.Column(_Key, sa.ForeignKey("sessions.session_key", ondelete="CASCADE"), primary_key=True, autoincrement=False)
+    )
+    tag: str = Field(primary_key=True, max_length=256)
+
+
+class MessageRow(Base, table=True):
+    """A message. `id` packs session key and seq, so that a session's messages are neighbours and need no second index."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        sa.CheckConstraint(_one_of("role", ROLES), name="role"),
+        sa.CheckConstraint("input_tokens >= 0", name="input_tokens"),
+        sa.CheckConstraint("output_tokens >= 0", name="output_tokens"),
+        sa.CheckConstraint("cache_read_tokens >= 0", name="cache_read_tokens"),
+        sa.CheckConstraint("reasoning_tokens >= 0", name="reasoning_tokens"),
+        sa.CheckConstraint("response_time_ms >= 0", name="response_time_ms"),
+        sa.Index(
+            "uq_messages_dedupe_key",
+            "session_key",
+            "dedupe_key",
+            unique=True,
+            sqlite_where=sa.text("dedupe_key IS NOT NULL"),
+            postgresql_where=sa.text("dedupe_key IS NOT NULL"),
+        ),
+    )
+
+    id: int = _key(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    session_key: int = Field(sa_column=sa.Column(_Key, sa.Computed(f"id >> {SEQ_BITS}")))
+    seq: int = Field(sa_column=sa.Column(_Key, sa.Computed(f"id & {MAX_SEQ}")))
+    kind: str = Field(max_length=256)
+    role: str | None = Field(default=None, max_length=16)
+    text: str | None = Field(default=None, sa_type=sa.Text)
+    extra: dict[str, Any] | None = Field(default=None, sa_type=_Json)
+    tool_call_ids: list[str] | None = Field(default=None, sa_type=_Json)
+    tool_call_id: str | None = Field(default=None, sa_type=sa.Text)
+    dedupe_key: str | None = Field(default=None, max_length=256)
+    model: str | None = Field(default=None, max_length=256)
+    finish_reason: str | None = Field(default=None, max_length=256)
+    input_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
+    output_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
+    cache_read_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
+    reasoning_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
+    response_time_ms: float | None = None
+    metadata_: dict[str, Any] | None = Field(default=None, sa_column=sa.Column("metadata", _Json))
+    created_at: datetime
+    crc: int = Field(sa_type=sa.BigInteger)

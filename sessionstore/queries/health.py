@@ -1,0 +1,69 @@
+"""Counting, and looking for damage."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ..database.transaction import Transaction
+from ..rows import is_intact
+from ..values import MAX_SEQ, SEQ_BITS, Check
+from .dialect import as_stored
+from .statements import MESSAGE_COLUMNS, MESSAGES, SESSIONS, STORE_INFO
+
+_STORED_COLUMNS: Final = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
+_BATCH: Final = 1_000
+_SHOWN: Final = 5
+
+
+def counts(db: Transaction) -> tuple[str, int, int]:
+    """The store's id, and how many sessions and messages it holds, expired ones included."""
+    store_id = db.core.execute(sa.select(STORE_INFO.c.store_id)).scalar_one()
+    totals = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(SESSIONS.c.message_count), 0)).select_from(SESSIONS)
+    sessions, messages = db.core.execute(totals).one()
+    return store_id, sessions, messages
+
+
+def structure(db: Transaction) -> Check:
+    """SQLite's own check of every page."""
+    problems = [row[0] for row in db.driver.execute(f"PRAGMA quick_check({_SHOWN})").fetchall()]
+    return Check("structure", problems == ["ok"], "; ".join(problems))
+
+
+def references(db: Transaction) -> Check:
+    """Rows whose parent is gone."""
+    lost = len(db.driver.execute("PRAGMA foreign_key_check").fetchall())
+    return Check("references", not lost, f"{lost} rows without their parent" if lost else "every row has its parent")
+
+
+def checksums(db: Transaction) -> Check:
+    """Messages that are not what was written."""
+    damaged: list[str] = []
+    looked_at = 0
+    after = -1
+    while rows := _rows_after(db, after):
+        looked_at += len(rows)
+        damaged += [f"key {row[0] >> SEQ_BITS} seq {row[0] & MAX_SEQ}" for row in rows if not is_intact(tuple(row))]
+        after = rows[-1][0]
+    detail = f"{looked_at} messages are what was written"
+    return Check("checksums", not damaged, f"{len(damaged)} damaged: " + ", ".join(damaged[:_SHOWN]) if damaged else detail)
+
+
+def counters(db: Transaction) -> Check:
+    """Sessions whose count is not the number of their messages, and messages without a session."""
+    first = SESSIONS.c.session_key.op("<<")(SEQ_BITS)
+    held = sa.select(sa.func.count()).select_from(MESSAGES).where(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(MAX_SEQ))
+    wrong = db.core.execute(
+        sa.select(sa.func.count()).select_from(SESSIONS).where(SESSIONS.c.message_count != held.scalar_subquery())
+    ).scalar_one()
+    total = db.core.execute(sa.select(sa.func.count()).select_from(MESSAGES)).scalar_one()
+    expected = counts(db)[2]
+    if wrong or total != expected:
+        return Check("counters", False, f"{wrong} sessions have a wrong message_count; {total} messages, {expected} expected")
+    return Check("counters", True, "every session counts its messages right")
+
+
+def _rows_after(db: Transaction, identity: int) -> list[sa.Row[Any]]:
+    found = sa.select(*_STORED_COLUMNS).where(MESSAGES.c.id > identity).order_by(MESSAGES.c.id).limit(_BATCH)
+    return list(db.core.execute(found))

@@ -1,0 +1,211 @@
+"""Appending and reading messages: the compiled statements of the hot path."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from .. import clock, content, sql
+from ..database.transaction import Transaction
+from ..errors import ConflictError, NotFoundError, QuotaError, StoreCorruptError
+from ..pairs import Pairing, arranged
+from ..rows import PreparedMessage, is_intact
+from ..values import MAX_SEQ, SEQ_BITS, Message
+from . import sessions
+
+_ALL: Final = -1
+_SEARCH_PAGE: Final = 100
+
+
+def append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
+    """Store messages at the end of a session, in their order.
+
+    Raises:
+        NotFoundError: There is no such session.
+        ConflictError: A dedupe key was used for another message.
+        QuotaError: The session has had 16,777,215 messages.
+    """
+    if not new:
+        sessions.key_of(db, namespace, session_id)
+        return []
+    if any(message.dedupe_key is not None for message in new):
+        return _append_unless_there(db, namespace, session_id, new)
+    return _append(db, namespace, session_id, new)
+
+
+def read(
+    db: Transaction,
+    namespace: str,
+    session_id: str,
+    *,
+    last: int | None = None,
+    after: int | None = None,
+    before: int | None = None,
+) -> list[Message]:
+    """Messages with `after < seq < before`, oldest first; with `last`, the newest so many of them."""
+    key = sessions.key_of(db, namespace, session_id)
+    bounds = _bounds(key, after, before)
+    if last is None:
+        return intact(db, session_id, db.driver.execute(sql.MESSAGES_FORWARD, (*bounds, _ALL)).fetchall())
+    rows = db.driver.execute(sql.MESSAGES_BACKWARD, (*bounds, last)).fetchall()
+    rows.reverse()
+    return intact(db, session_id, rows)
+
+
+def read_pairs(
+    db: Transaction,
+    namespace: str,
+    session_id: str,
+    *,
+    last: int | None = None,
+    after: int | None = None,
+    before: int | None = None,
+) -> list[Message]:
+    """As `read`, fit for a chat API: every result right behind its call, and none without one.
+
+    The start grows to take in the calls of the first results. The end shrinks where the results of a call lie behind `before`.
+    Results whose call is nowhere are left out; results whose call lies at or before `after` stay.
+    """
+    window = read(db, namespace, session_id, last=last, after=after, before=before)
+    lone: set[int] = set()
+    while window:
+        missing = [call for call in Pairing(window).lone_results if call[0] not in lone]
+        if not missing:
+            break
+        start = window[0].seq
+        seq, call_id = missing[0]
+        called_at = _seq_of_call(db, namespace, session_id, call_id, before=start)
+        if called_at is None:
+            lone.add(seq)
+        elif called_at <= (after or 0):
+            break
+        else:
+            window = read(db, namespace, session_id, after=called_at - 1, before=start) + window
+    if before is not None:
+        window = _without_answered_later(db, namespace, session_id, window, before)
+    return arranged(window, dropped=frozenset(lone))
+
+
+def read_page(db: Transaction, namespace: str, session_id: str, *, after: int, size: int) -> list[Message]:
+    """The first messages behind a seq, at most `size`."""
+    key = sessions.key_of(db, namespace, session_id)
+    rows = db.driver.execute(sql.MESSAGES_FORWARD, (*_bounds(key, after, None), size)).fetchall()
+    return intact(db, session_id, rows)
+
+
+def first_id(session_key: int) -> int:
+    """Below every message id of a session."""
+    return session_key << SEQ_BITS
+
+
+def last_id(session_key: int) -> int:
+    """The highest message id that a session can have."""
+    return session_key << SEQ_BITS | MAX_SEQ
+
+
+def _bounds(session_key: int, after: int | None, before: int | None) -> tuple[int, int]:
+    low = first_id(session_key)
+    return low + min(after or 0, MAX_SEQ), low + (MAX_SEQ + 1 if before is None else min(before, MAX_SEQ + 1))
+
+
+def intact(db: Transaction, session_id: str, rows: list[tuple[Any, ...]]) -> list[Message]:
+    """The messages of rows that were just read.
+
+    Raises:
+        StoreCorruptError: One is not what was written.
+    """
+    for row in rows:
+        if not is_intact(row):
+            raise StoreCorruptError(
+                db.path, f"message {row[0] & MAX_SEQ} of session {session_id!r} is damaged; the file is kept as it is"
+            )
+    return [Message(session_id, row) for row in rows]
+
+
+def _seq_of_call(db: Transaction, namespace: str, session_id: str, call_id: str, *, before: int) -> int | None:
+    """The newest message before a seq that makes a call."""
+    while before > 1:
+        page = read(db, namespace, session_id, last=_SEARCH_PAGE, before=before)
+        if not page:
+            return None
+        for message in reversed(page):
+            if call_id in message.tool_call_ids:
+                return message.seq
+        before = page[0].seq
+    return None
+
+
+def _without_answered_later(db: Transaction, namespace: str, session_id: str, window: list[Message], before: int) -> list[Message]:
+    """The window up to the first call whose result stands at or behind `before`."""
+    unanswered = Pairing(window).open_calls
+    waiting = {call_id for _, call_id in unanswered}
+    answered: set[str] = set()
+    after = before - 1
+    while waiting - answered:
+        page = read_page(db, namespace, session_id, after=after, size=_SEARCH_PAGE)
+        if not page:
+            break
+        answered.update(message.tool_call_id for message in page if message.tool_call_id in waiting)
+        after = page[-1].seq
+    end = min((seq for seq, call_id in unanswered if call_id in answered), default=before)
+    return [message for message in window if message.seq < end]
+
+
+def _append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
+    now = clock.to_text(db.now)
+    count = len(new)
+    key, next_seq = _reserve(db, namespace, session_id, count, now)
+    identity = first_id(key) + next_seq - count
+    rows = [message.row(identity + index, now) for index, message in enumerate(new)]
+    db.driver.executemany(sql.INSERT_MESSAGE, rows)
+    return [Message(session_id, row) for row in rows]
+
+
+def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: str) -> tuple[int, int]:
+    try:
+        reserved = db.driver.execute(sql.RESERVE_SEQS, (count, count, now, namespace, session_id)).fetchall()
+    except sqlite3.IntegrityError as error:
+        # The CHECK on next_seq keeps a session's ids from running into the next session's.
+        raise QuotaError(f"session {session_id!r} has no seq left; go on in a new session", limit=MAX_SEQ) from error
+    if not reserved:
+        raise NotFoundError(session_id)
+    key, next_seq = reserved[0]
+    return key, next_seq
+
+
+def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
+    key = sessions.key_of(db, namespace, session_id)
+    known: dict[str, Message] = {}
+    fresh: list[PreparedMessage] = []
+    first_use: dict[str, PreparedMessage] = {}
+    for message in new:
+        if message.dedupe_key is None:
+            fresh.append(message)
+        elif message.dedupe_key in first_use:
+            _require_same(session_id, message, first_use[message.dedupe_key].columns)
+        else:
+            first_use[message.dedupe_key] = message
+            found = db.driver.execute(sql.MESSAGE_BY_DEDUPE_KEY, (key, message.dedupe_key)).fetchall()
+            if found:
+                _require_same(session_id, message, found[0][1:])
+                known[message.dedupe_key] = intact(db, session_id, found)[0]
+            else:
+                fresh.append(message)
+    appended = iter(_append(db, namespace, session_id, fresh) if fresh else ())
+    stored = []
+    for message in new:
+        if message.dedupe_key is None:
+            stored.append(next(appended))
+        else:
+            if message.dedupe_key not in known:
+                known[message.dedupe_key] = next(appended)
+            stored.append(known[message.dedupe_key])
+    return stored
+
+
+def _require_same(session_id: str, message: PreparedMessage, columns: tuple[Any, ...]) -> None:
+    kind, role, text, extra = columns[:4]
+    mine = message.columns
+    if (kind, role) != mine[:2] or content.decode(role, text, extra) != content.decode(mine[1], mine[2], mine[3]):
+        raise ConflictError(session_id, f"a dedupe_key of session {session_id!r} was used for another message before")

@@ -1,0 +1,305 @@
+"""What calls take and return: frozen value objects, never live database rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from . import clock, content
+
+T = TypeVar("T")
+
+SessionStatus = Literal["open", "completed", "failed", "expired"]
+EndStatus = Literal["completed", "failed"]
+
+OPEN_STATUS: Final = "open"
+SESSION_STATUSES: Final = ("open", "completed", "failed", "expired")
+END_STATUSES: Final = ("completed", "failed")
+
+# A message's id packs its session's key and its seq, so that a session's messages lie side by side in the file.
+SEQ_BITS: Final = 24
+MAX_SEQ: Final = (1 << SEQ_BITS) - 1
+
+
+class Message:
+    """One stored message.
+
+    It is read-only and equal to another one that stores the same. Values are decoded when they are asked for, so that a
+    long history costs little until it is looked at.
+    """
+
+    __slots__ = ("_row", "_session_id")
+
+    def __init__(self, session_id: str, row: tuple[Any, ...]) -> None:
+        self._session_id = session_id
+        self._row = row
+
+    @property
+    def session_id(self) -> str:
+        """The session that it was read from."""
+        return self._session_id
+
+    @property
+    def seq(self) -> int:
+        """Its place in the session: 1, 2, 3 ..., never reused."""
+        return int(self._row[0]) & MAX_SEQ
+
+    @property
+    def kind(self) -> str:
+        """The word "message", or the type of an item that is stored opaquely."""
+        return str(self._row[1])
+
+    @property
+    def role(self) -> str | None:
+        """system, developer, user, assistant, tool or function; None for items without one."""
+        return self._row[2]  # type: ignore[no-any-return]
+
+    @property
+    def text(self) -> str | None:
+        """The readable words: the content if it is a text, else the text parts of it."""
+        return self._row[3]  # type: ignore[no-any-return]
+
+    @property
+    def content(self) -> str | list[Any] | dict[str, Any] | None:
+        """The content as it was given; None if it is null or absent."""
+        return self.to_dict().get("content")
+
+    @property
+    def tool_call_ids(self) -> tuple[str, ...]:
+        """The ids of the tool calls that it makes."""
+        return tuple(json.loads(self._row[5])) if self._row[5] else ()
+
+    @property
+    def tool_call_id(self) -> str | None:
+        """The id of the tool call that it answers."""
+        return self._row[6]  # type: ignore[no-any-return]
+
+    @property
+    def dedupe_key(self) -> str | None:
+        """The key that makes a repeated append a no-op."""
+        return self._row[7]  # type: ignore[no-any-return]
+
+    @property
+    def model(self) -> str | None:
+        """The model that wrote it."""
+        return self._row[8]  # type: ignore[no-any-return]
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped."""
+        return self._row[9]  # type: ignore[no-any-return]
+
+    @property
+    def input_tokens(self) -> int | None:
+        """Tokens that the model read."""
+        return self._row[10]  # type: ignore[no-any-return]
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens that the model wrote."""
+        return self._row[11]  # type: ignore[no-any-return]
+
+    @property
+    def cache_read_tokens(self) -> int | None:
+        """Those of the input tokens that came from the provider's cache."""
+        return self._row[12]  # type: ignore[no-any-return]
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Those of the output tokens that were spent on reasoning."""
+        return self._row[13]  # type: ignore[no-any-return]
+
+    @property
+    def response_time_ms(self) -> float | None:
+        """Milliseconds from the question to the whole answer."""
+        return self._row[14]  # type: ignore[no-any-return]
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """The caller's own notes about the message."""
+        return json.loads(self._row[15]) if self._row[15] else None
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was appended, in UTC."""
+        return clock.from_text(self._row[16])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message dict as it was given, key for key, for a model or another program."""
+        return content.decode(self._row[2], self._row[3], self._row[4])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self._session_id == other._session_id and self._row == other._row
+
+    def __hash__(self) -> int:
+        return hash((self._session_id, self._row))
+
+    def __repr__(self) -> str:
+        # Without the text: reprs end up in logs.
+        return f"Message(session_id={self._session_id!r}, seq={self.seq}, role={self.role!r}, kind={self.kind!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """What is known about a session, without its messages.
+
+    Attributes:
+        namespace: Part of its name; "" by default.
+        session_id: Its name within the namespace.
+        status: open, completed, failed or expired.
+        version: Grows with every change except appends; pass it as `expected_version`.
+        message_count: How many messages it holds.
+        last_seq: The seq that was given last, 0 if none was; grows with appends, stays when messages are removed.
+        quality_score: 1 (very poor) to 5 (excellent), or None.
+        expires_at: When it becomes invisible unless it is used or ended before; None means never.
+    """
+
+    namespace: str
+    session_id: str
+    user_id: str | None
+    agent_id: str | None
+    title: str | None
+    status: SessionStatus
+    pinned: bool
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    version: int
+    message_count: int
+    last_seq: int
+    quality_score: int | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    archived_at: datetime | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of the results; pass `next_cursor` to the same call to get the following ones, None if there are none."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteReceipt:
+    """What a delete removed, or with `dry_run` would remove.
+
+    Attributes:
+        session_ids: The sessions, oldest first.
+        missing: Names that were asked for and are not there.
+    """
+
+    session_ids: tuple[str, ...]
+    messages: int
+    missing: tuple[str, ...]
+    dry_run: bool
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions."""
+        return len(self.session_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool call of an assistant message; `arguments` is the JSON text that the model wrote."""
+
+    seq: int
+    call_id: str
+    name: str | None
+    arguments: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """A message that answers a tool call."""
+
+    seq: int
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallReport:
+    """Calls without a result and results without a call."""
+
+    unmatched_calls: tuple[ToolCall, ...]
+    unmatched_results: tuple[ToolResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if every call has its result and every result its call."""
+        return not self.unmatched_calls and not self.unmatched_results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """How a store is doing.
+
+    Attributes:
+        path: The file, or None for a store in memory.
+        store_id: The random id that the file was given when it was made.
+        schema_revision: The revision of its tables.
+        sqlite_version: The SQLite that this Python links.
+        wal_reset_affected: Whether that SQLite has the WAL-reset bug (3.7.0 to 3.51.2 without its fix).
+        journal_mode: "wal" on local file systems.
+        journal_reason: Why that mode, and what keeps it safe.
+        filesystem: The kind of file system, None if unknown.
+        wal_bytes: The size of the write-ahead log.
+        commits: Transactions committed by this process since it opened the file.
+        writes: Writing calls in those transactions; more than `commits` when callers shared them.
+        busy_waits: How often this process had to wait for another one.
+        warnings: What works with less than the usual guarantees.
+    """
+
+    path: str | None
+    store_id: str
+    schema_revision: str
+    sqlite_version: str
+    wal_reset_affected: bool
+    journal_mode: str
+    journal_reason: str
+    filesystem: str | None
+    durability: str
+    read_only: bool
+    file_bytes: int
+    wal_bytes: int
+    sessions: int
+    messages: int
+    commits: int
+    writes: int
+    checkpoints: int
+    busy_waits: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that `doctor` looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that `doctor` looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return all(check.ok for check in self.checks)

@@ -1,0 +1,88 @@
+"""How a task waits for a thread: on asyncio and trio, from any number of loops, without a thread of the loop's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
+
+import anyio
+from anyio.lowlevel import current_token
+
+T = TypeVar("T")
+
+
+class Arrival:
+    """An event of the running loop that any thread may set."""
+
+    __slots__ = ("_call_soon", "_event")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        loop = current_token().native_token
+        self._call_soon = getattr(loop, "call_soon_threadsafe", None) or getattr(loop, "run_sync_soon")  # noqa: B009 - not typed
+
+    def set(self) -> None:
+        """Wake the waiting task; of no effect if its loop has ended."""
+        try:
+            self._call_soon(self._event.set)
+        except RuntimeError:
+            # Both asyncio and trio say so: the loop is closed, nobody waits any more.
+            return
+
+    async def wait(self) -> None:
+        """Return when it is set, or with the cancellation."""
+        await self._event.wait()
+
+    async def wait_through(self) -> None:
+        """Return when it is set, whatever cancels meanwhile."""
+        while not self._event.is_set():
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._event.wait()
+            except anyio.get_cancelled_exc_class():
+                # asyncio's own cancel() passes through shields; the caller raises the first one again.
+                continue
+
+
+class Outcome(Generic[T]):
+    """A call and what became of it, carried from a thread to a task."""
+
+    __slots__ = ("_call", "_error", "_result", "arrival")
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.arrival = Arrival()
+        self._call = call
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, in the thread."""
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - carried to the task, which raises it
+            self._error = error
+        self.arrival.set()
+
+    def get(self) -> T:
+        """The result, in the task; or its error."""
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+
+async def in_thread(call: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
+    """Make a long call in a daemon thread of its own.
+
+    A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets the result.
+    """
+    outcome = Outcome(call)
+    threading.Thread(target=outcome.run, name="sessionstore-call", daemon=True).start()
+    try:
+        await outcome.arrival.wait()
+    except BaseException:
+        await outcome.arrival.wait_through()
+        if undo is not None:
+            undo(outcome.get())
+        raise
+    return outcome.get()
