@@ -214,6 +214,8 @@ class NewMessage:
 
 def several(name: str, value: object) -> tuple[Any, ...]:
     """The elements of an iterable that is neither a text nor a dict."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidInputError(name, "must be a list, a tuple or another iterable")
     return tuple(value)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from typing import Final
+
+_STORED_WIDTH: Final = len("2026-01-01 00:00:00.000000")
 
 
 def utc_now() -> datetime:
@@ -21,7 +24,9 @@ def to_text(instant: datetime) -> str:
 
     It is the form of sqlmodel's `UTCDateTime`, so that both ways of writing a row agree.
     """
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat(" ", "microseconds")[:_STORED_WIDTH]
 
 
 def from_text(text: str) -> datetime:

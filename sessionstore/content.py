@@ -45,6 +45,11 @@ def encode(message: object, *, kind: str | None, max_bytes: int) -> StoredConten
     Raises:
         InvalidInputError: An unknown role, no role and no type, or content that JSON cannot hold.
     """
+    if type(message) is dict and len(message) == 2 and kind is None:
+        # Nearly every message is a role and a text.
+        plain_role, plain_text = message.get("role"), message.get("content")
+        if type(plain_role) is str and plain_role in _ROLE_SET and type(plain_text) is str:
+            return StoredContent(MESSAGE_KIND, plain_role, inputs.text("content", plain_text, max_bytes=max_bytes), None, None, None)
     if not isinstance(message, dict):
         raise InvalidInputError("message", "must be a dict, for example {'role': 'user', 'content': 'Hello'}")
     found_kind = _kind(message) if kind is None else inputs.identifier("kind", kind)

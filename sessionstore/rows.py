@@ -15,6 +15,8 @@ _RARE: Final = slice(5, 16)
 _CREATED_AT: Final = 16
 CRC: Final = 17
 _NOTHING_RARE: Final = (None,) * 11
+_NO_FACTS: Final = (None,) * 9
+DEDUPE_KEY: Final = 6
 
 
 class PreparedMessage(NamedTuple):
@@ -32,7 +34,7 @@ class PreparedMessage(NamedTuple):
     @property
     def dedupe_key(self) -> str | None:
         """The key that makes a repeated append a no-op."""
-        return self.columns[6]  # type: ignore[no-any-return]
+        return self.columns[DEDUPE_KEY]  # type: ignore[no-any-return]
 
     def row(self, identity: int, now: str) -> tuple[Any, ...]:
         """The whole row, under the id that it was given."""
@@ -41,40 +43,16 @@ class PreparedMessage(NamedTuple):
 
 
 def prepare(
-    message: object,
-    *,
-    max_bytes: int,
-    kind: str | None = None,
-    dedupe_key: str | None = None,
-    model: str | None = None,
-    finish_reason: str | None = None,
-    input_tokens: int | None = None,
-    output_tokens: int | None = None,
-    cache_read_tokens: int | None = None,
-    reasoning_tokens: int | None = None,
-    response_time_ms: float | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    created_at: datetime | None = None,
+    message: object, *, max_bytes: int, kind: str | None = None, created_at: datetime | None = None, **facts: Any
 ) -> PreparedMessage:
-    """Check and encode a message and what is known about it.
+    """Check and encode a message and what is known about it, as `MessageDetails` has it.
 
     Raises:
         InvalidInputError: Something is refused; nothing was written.
     """
     stored = content.encode(message, kind=kind, max_bytes=max_bytes)
     return PreparedMessage(
-        (
-            *stored,
-            inputs.optional_identifier("dedupe_key", dedupe_key),
-            inputs.optional_identifier("model", model),
-            inputs.optional_identifier("finish_reason", finish_reason),
-            inputs.optional_whole_number("input_tokens", input_tokens),
-            inputs.optional_whole_number("output_tokens", output_tokens),
-            inputs.optional_whole_number("cache_read_tokens", cache_read_tokens),
-            inputs.optional_whole_number("reasoning_tokens", reasoning_tokens),
-            inputs.optional_duration("response_time_ms", response_time_ms),
-            inputs.metadata(metadata),
-        ),
+        stored + (_facts(**facts) if facts else _NO_FACTS),
         None if created_at is None else clock.to_text(inputs.instant("created_at", created_at)),
     )
 
@@ -98,3 +76,28 @@ def checksum(row: tuple[Any, ...]) -> int:
 def is_intact(row: tuple[Any, ...]) -> bool:
     """Whether a row as it was read is the row that was written."""
     return bool(checksum(row) == row[CRC])
+
+
+def _facts(
+    *,
+    dedupe_key: str | None = None,
+    model: str | None = None,
+    finish_reason: str | None = None,
+    input_tokens: int | None = None,
+    output_tokens: int | None = None,
+    cache_read_tokens: int | None = None,
+    reasoning_tokens: int | None = None,
+    response_time_ms: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    return (
+        inputs.optional_identifier("dedupe_key", dedupe_key),
+        inputs.optional_identifier("model", model),
+        inputs.optional_identifier("finish_reason", finish_reason),
+        inputs.optional_whole_number("input_tokens", input_tokens),
+        inputs.optional_whole_number("output_tokens", output_tokens),
+        inputs.optional_whole_number("cache_read_tokens", cache_read_tokens),
+        inputs.optional_whole_number("reasoning_tokens", reasoning_tokens),
+        inputs.optional_duration("response_time_ms", response_time_ms),
+        inputs.metadata(metadata),
+    )

@@ -19,6 +19,7 @@ from .paths import PRIVATE_FILE
 # Between tries, in seconds. Short and random sleeps made the worst wait of four processes seven times shorter than SQLite's.
 _SHORTEST_SLEEP: Final = 0.0002
 _LONGEST_SLEEP: Final = 0.002
+_TURNS_PER_LOOK: Final = 32
 
 
 def pause() -> None:
@@ -90,6 +91,7 @@ class SidecarLock:
 
     def __init__(self, path: Path) -> None:
         self.waits = 0
+        self._turns = 0
         self._path = path
         self._descriptor = _open(path)
 
@@ -99,10 +101,11 @@ class SidecarLock:
         Raises:
             StoreBusyError: Another process held it all the time.
         """
-        if self._try():
+        self._turns += 1
+        if _try_lock(self._descriptor) and (self._turns % _TURNS_PER_LOOK or self._is_there()):
             return
         self.waits += 1
-        while not self._try():
+        while not (_try_lock(self._descriptor) and self._is_there()):
             if time.monotonic() >= deadline:
                 raise StoreBusyError(self._path, "another process held the store's write lock past the busy_timeout; try again")
             pause()
@@ -115,9 +118,7 @@ class SidecarLock:
         """Give up the descriptor; in a forked child this leaves the parent's lock alone."""
         os.close(self._descriptor)
 
-    def _try(self) -> bool:
-        if not _try_lock(self._descriptor):
-            return False
+    def _is_there(self) -> bool:
         if os.fstat(self._descriptor).st_nlink:
             return True
         # Somebody removed the file: a lock on the lost one keeps nobody out.

@@ -23,7 +23,7 @@ from . import engine
 from .faults import is_busy, translated
 from .locks import ProcessLock, pause
 from .paths import WAL_SUFFIX, sidecar, size_of
-from .transaction import Transaction, Work, own_error
+from .transaction import Transaction, Work, own_error, raise_own
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -35,6 +35,7 @@ LOGGER: Final = logging.getLogger("sessionstore")
 _GROUP_LIMIT: Final = 256
 _CHECKPOINT_PAGES: Final = 1_000
 _CHECKPOINT_GROWTH_BYTES: Final = 4 << 20
+_COMMITS_PER_LOOK: Final = 16
 _WAL_WARNING_BYTES: Final = 64 << 20
 _FIRST_CHECKPOINT_CHANGES: Final = 500
 _FEWEST_CHECKPOINT_CHANGES: Final = 16
@@ -85,7 +86,7 @@ class Writer:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._synchronous: str | None = None
+        self._synchronous_full: bool | None = None
         self._broken = False
         self._db = Transaction(connect(), self._name)
         self._changes_before = 0
@@ -104,6 +105,11 @@ class Writer:
             StoreBusyError: Nothing was written, because others held the lock past the timeout.
         """
         deadline = time.monotonic() + timeout
+        if not self._pending and self._mutex.acquire(blocking=False):
+            try:
+                return self._commit_alone(work, full=full, deadline=deadline)
+            finally:
+                self._mutex.release()
         job = WriteJob(work, full=full, deadline=deadline)
         self._pending.append(job)
         self._take_turn(job, timeout)
@@ -252,14 +258,36 @@ class Writer:
                 job.error = StoreBusyError(self._name, str(error).removeprefix(f"{error.path}: "))
                 self._finish((job,))
 
+    def _commit_alone(self, work: Work[T], *, full: bool, deadline: float) -> T:
+        """The usual case: nobody else waits. The mutex is held."""
+        self._lock.acquire(deadline)
+        try:
+            db = self._begin(full=full, deadline=deadline)
+            result = work(db)
+            self._retry("COMMIT", deadline)
+            self.commits += 1
+            self.writes += 1
+            self._checkpoint_if_due()
+            return result
+        except sqlite3.Error as error:
+            self._after_failure(error)
+            raise translated(error, self._name) from error
+        except Exception as error:
+            self._roll_back()
+            raise_own(error, self._name)
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._lock.release()
+
     def _commit(self, group: list[WriteJob[Any]], deadline: float) -> None:
         committing = False
         try:
-            self._prepare(full=any(job.full for job in group))
-            self._retry(self._db.driver.execute, "BEGIN IMMEDIATE", deadline)
-            if self._apply(group):
+            self._begin(full=any(job.full for job in group), deadline=deadline)
+            if self._apply(group, deadline):
                 committing = True
-                self._retry(self._db.driver.execute, "COMMIT", deadline)
+                self._retry("COMMIT", deadline)
                 self.commits += 1
             else:
                 self._roll_back()
@@ -283,18 +311,30 @@ class Writer:
             raise
         self._finish(group)
 
-    def _prepare(self, *, full: bool) -> None:
+    def _begin(self, *, full: bool, deadline: float) -> Transaction:
         if self._broken:
             self._reopen()
-        durability = "full" if full else "normal"
-        if durability != self._synchronous:
-            engine.set_synchronous(self._db.driver, durability)
-            self._synchronous = durability
+        if full is not self._synchronous_full:
+            engine.set_synchronous(self._db.driver, "full" if full else "normal")
+            self._synchronous_full = full
+        self._retry("BEGIN IMMEDIATE", deadline)
+        self._db.now = clock.utc_now()
+        return self._db
 
-    def _apply(self, group: list[WriteJob[Any]]) -> bool:
-        """Do the work of the group; False if there is nothing to commit."""
+    def _apply(self, group: list[WriteJob[Any]], deadline: float) -> bool:
+        """Do the work of the group; False if there is nothing to commit.
+
+        Savepoints cost as much as the work, so they are used only once a job has failed.
+        """
+        if all(self._do(job) for job in group):
+            return True
         if len(group) == 1:
-            return self._do(group[0])
+            return False
+        self._roll_back()
+        self._retry("BEGIN IMMEDIATE", deadline)
+        return self._apply_apart(group)
+
+    def _apply_apart(self, group: list[WriteJob[Any]]) -> bool:
         execute = self._db.driver.execute
         worked = False
         for job in group:
@@ -311,6 +351,7 @@ class Writer:
 
     def _do(self, job: WriteJob[Any]) -> bool:
         self._db.now = clock.utc_now()
+        job.error = None
         try:
             job.result = job.work(self._db)
         except Exception as error:  # noqa: BLE001 - raised again by the caller
@@ -318,10 +359,10 @@ class Writer:
             return False
         return True
 
-    def _retry(self, execute: Callable[[str], object], statement: str, deadline: float) -> None:
+    def _retry(self, statement: str, deadline: float) -> None:
         while True:
             try:
-                execute(statement)
+                self._db.driver.execute(statement)
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() >= deadline:
                     raise
@@ -347,7 +388,7 @@ class Writer:
         engine.set_busy_timeout(self._db.driver, 0)
         old.close()
         driver.close()
-        self._synchronous = None
+        self._synchronous_full = None
         self._changes_before = 0
         self._broken = False
 
@@ -369,6 +410,8 @@ class Writer:
         if self._wal_path is None:
             return
         changes = self._db.driver.total_changes - self._changes_before
+        if changes < self._changes_allowed and self.commits % _COMMITS_PER_LOOK:
+            return
         if changes >= self._changes_allowed or size_of(self._wal_path) > self._wal_size_allowed:
             try:
                 self._checkpoint(self._db, "PASSIVE")

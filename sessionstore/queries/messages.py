@@ -10,7 +10,7 @@ from .. import clock, content, sql
 from ..database.transaction import Transaction
 from ..errors import ConflictError, NotFoundError, QuotaError, StoreCorruptError
 from ..pairs import Pairing, arranged
-from ..rows import PreparedMessage, is_intact
+from ..rows import DEDUPE_KEY, PreparedMessage, is_intact
 from ..values import MAX_SEQ, SEQ_BITS, Message
 from . import sessions
 
@@ -29,8 +29,9 @@ def append(db: Transaction, namespace: str, session_id: str, new: Sequence[Prepa
     if not new:
         sessions.key_of(db, namespace, session_id)
         return []
-    if any(message.dedupe_key is not None for message in new):
-        return _append_unless_there(db, namespace, session_id, new)
+    for message in new:
+        if message.columns[DEDUPE_KEY] is not None:
+            return _append_unless_there(db, namespace, session_id, new)
     return _append(db, namespace, session_id, new)
 
 
