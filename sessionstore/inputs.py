@@ -23,7 +23,7 @@ MAX_INTEGER: Final = 2**63 - 1
 MAX_PAGE: Final = 1_000
 
 _METADATA_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
+encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
 
 
 def identifier(field: str, value: object) -> str:
@@ -173,8 +173,7 @@ def json_object(field: str, value: object, *, max_bytes: int) -> str:
     if not isinstance(value, dict):
         raise InvalidInputError(field, "must be a dict")
     _check_tree(field, value)
-    encoded = _encode(value)
-    return text(field, encoded, max_bytes=max_bytes)
+    return text(field, encode_json(value), max_bytes=max_bytes)
 
 
 def _check_tree(field: str, root: dict[Any, Any]) -> None:

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import registry
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlmodel import Field, SQLModel
 
 from .content import ROLES
@@ -36,6 +38,32 @@ def _one_of(column: str, words: tuple[str, ...]) -> str:
 
 def _key(**options: Any) -> Any:
     return Field(sa_type=_Key, **options)
+
+
+class Fact(sa.ColumnElement[Any]):
+    """A value inside of the JSON column `facts`, in each dialect's own words."""
+
+    inherit_cache = True
+
+    def __init__(self, name: str, type_: sa.types.TypeEngine[Any]) -> None:
+        self.name = name
+        self.type = type_
+
+
+@compiles(Fact)
+def _fact_in_sqlite(fact: Fact, compiler: SQLCompiler, **_: Any) -> str:
+    return f"json_extract(facts, '$.{fact.name}')"
+
+
+@compiles(Fact, "postgresql")
+def _fact_in_postgresql(fact: Fact, compiler: SQLCompiler, **_: Any) -> str:
+    if isinstance(fact.type, sa.JSON):
+        return f"(facts -> '{fact.name}')"
+    return f"CAST(facts ->> '{fact.name}' AS {compiler.dialect.type_compiler_instance.process(fact.type)})"
+
+
+def _fact(name: str, type_: sa.types.TypeEngine[Any]) -> Any:
+    return Field(default=None, sa_column=sa.Column(name, type_, sa.Computed(Fact(name, type_))))
 
 
 class Base(SQLModel, registry=registry(metadata=SCHEMA_METADATA)):
@@ -134,7 +162,12 @@ class SessionTagRow(Base, table=True):
 
 
 class MessageRow(Base, table=True):
-    """A message. `id` packs session key and seq, so that a session's messages are neighbours and need no second index."""
+    """A message.
+
+    `id` packs session key and seq, so that a session's messages are neighbours and need no second index. What few messages
+    have stands together in the JSON column `facts`; SQL sees each fact as a generated column, and a reader of plain messages
+    does not pay for eleven empty ones.
+    """
 
     __tablename__ = "messages"
     __table_args__ = (
@@ -161,16 +194,17 @@ class MessageRow(Base, table=True):
     role: str | None = Field(default=None, max_length=16)
     text: str | None = Field(default=None, sa_type=sa.Text)
     extra: dict[str, Any] | None = Field(default=None, sa_type=_Json)
-    tool_call_ids: list[str] | None = Field(default=None, sa_type=_Json)
-    tool_call_id: str | None = Field(default=None, sa_type=sa.Text)
-    dedupe_key: str | None = Field(default=None, max_length=256)
-    model: str | None = Field(default=None, max_length=256)
-    finish_reason: str | None = Field(default=None, max_length=256)
-    input_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
-    output_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
-    cache_read_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
-    reasoning_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)
-    response_time_ms: float | None = None
-    metadata_: dict[str, Any] | None = Field(default=None, sa_column=sa.Column("metadata", _Json))
+    facts: dict[str, Any] | None = Field(default=None, sa_type=_Json)
     created_at: datetime
     crc: int = Field(sa_type=sa.BigInteger)
+    tool_call_ids: list[str] | None = _fact("tool_call_ids", _Json)
+    tool_call_id: str | None = _fact("tool_call_id", sa.Text())
+    dedupe_key: str | None = _fact("dedupe_key", sa.String(256))
+    model: str | None = _fact("model", sa.String(256))
+    finish_reason: str | None = _fact("finish_reason", sa.String(256))
+    input_tokens: int | None = _fact("input_tokens", sa.BigInteger())
+    output_tokens: int | None = _fact("output_tokens", sa.BigInteger())
+    cache_read_tokens: int | None = _fact("cache_read_tokens", sa.BigInteger())
+    reasoning_tokens: int | None = _fact("reasoning_tokens", sa.BigInteger())
+    response_time_ms: float | None = _fact("response_time_ms", sa.Float())
+    metadata_: dict[str, Any] | None = _fact("metadata", _Json)

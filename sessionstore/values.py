@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -33,7 +32,7 @@ class Message:
 
     __slots__ = ("_row", "_session_id")
 
-    def __init__(self, session_id: str, row: tuple[Any, ...]) -> None:
+    def __init__(self, session_id: str, row: Sequence[Any]) -> None:
         self._session_id = session_id
         self._row = row
 
@@ -59,8 +58,8 @@ class Message:
 
     @property
     def text(self) -> str | None:
-        """The readable words: the content if it is a text, else the text parts of it."""
-        return self._row[3]  # type: ignore[no-any-return]
+        """The readable words: the content if it is a text, else the texts of its parts, a line each."""
+        return self._row[3] if self._row[4] is None else content.words(self.content)
 
     @property
     def content(self) -> str | list[Any] | dict[str, Any] | None:
@@ -70,66 +69,70 @@ class Message:
     @property
     def tool_call_ids(self) -> tuple[str, ...]:
         """The ids of the tool calls that it makes."""
-        return tuple(json.loads(self._row[5])) if self._row[5] else ()
+        return tuple(self._fact("tool_call_ids") or ())
 
     @property
     def tool_call_id(self) -> str | None:
         """The id of the tool call that it answers."""
-        return self._row[6]  # type: ignore[no-any-return]
+        return self._fact("tool_call_id")  # type: ignore[no-any-return]
 
     @property
     def dedupe_key(self) -> str | None:
         """The key that makes a repeated append a no-op."""
-        return self._row[7]  # type: ignore[no-any-return]
+        return self._fact("dedupe_key")  # type: ignore[no-any-return]
 
     @property
     def model(self) -> str | None:
         """The model that wrote it."""
-        return self._row[8]  # type: ignore[no-any-return]
+        return self._fact("model")  # type: ignore[no-any-return]
 
     @property
     def finish_reason(self) -> str | None:
         """Why the model stopped."""
-        return self._row[9]  # type: ignore[no-any-return]
+        return self._fact("finish_reason")  # type: ignore[no-any-return]
 
     @property
     def input_tokens(self) -> int | None:
         """Tokens that the model read."""
-        return self._row[10]  # type: ignore[no-any-return]
+        return self._fact("input_tokens")  # type: ignore[no-any-return]
 
     @property
     def output_tokens(self) -> int | None:
         """Tokens that the model wrote."""
-        return self._row[11]  # type: ignore[no-any-return]
+        return self._fact("output_tokens")  # type: ignore[no-any-return]
 
     @property
     def cache_read_tokens(self) -> int | None:
         """Those of the input tokens that came from the provider's cache."""
-        return self._row[12]  # type: ignore[no-any-return]
+        return self._fact("cache_read_tokens")  # type: ignore[no-any-return]
 
     @property
     def reasoning_tokens(self) -> int | None:
         """Those of the output tokens that were spent on reasoning."""
-        return self._row[13]  # type: ignore[no-any-return]
+        return self._fact("reasoning_tokens")  # type: ignore[no-any-return]
 
     @property
     def response_time_ms(self) -> float | None:
         """Milliseconds from the question to the whole answer."""
-        return self._row[14]  # type: ignore[no-any-return]
+        return self._fact("response_time_ms")  # type: ignore[no-any-return]
 
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The caller's own notes about the message."""
-        return json.loads(self._row[15]) if self._row[15] else None
+        return self._fact("metadata")  # type: ignore[no-any-return]
 
     @property
     def created_at(self) -> datetime:
         """When it was appended, in UTC."""
-        return clock.from_text(self._row[16])
+        return clock.from_text(self._row[6])
 
     def to_dict(self) -> dict[str, Any]:
         """The message dict as it was given, key for key, for a model or another program."""
         return content.decode(self._row[2], self._row[3], self._row[4])
+
+    def _fact(self, name: str) -> Any:
+        facts = self._row[5]
+        return None if facts is None else content.decoded(facts).get(name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and self._session_id == other._session_id and self._row == other._row
@@ -210,6 +213,42 @@ class DeleteReceipt:
     def sessions(self) -> int:
         """How many sessions."""
         return len(self.session_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReceipt:
+    """What an import stored.
+
+    Attributes:
+        format: The layout of the file: "sessionstore", "openai" or "openai-messages".
+        sessions: How many were stored, those that replaced others included.
+        messages: How many they hold.
+        skipped: Sessions that were left out because there were sessions of their names.
+        replaced: Sessions that took the place of others.
+        renamed: The id in the file and the id in the store, of each session that got another one.
+    """
+
+    format: str
+    sessions: int
+    messages: int
+    skipped: int
+    replaced: int
+    renamed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReceipt:
+    """What an export wrote.
+
+    Attributes:
+        format: The layout: "sessionstore", "openai" or "openai-messages".
+        size_bytes: How much text, before any compression.
+    """
+
+    format: str
+    sessions: int
+    messages: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

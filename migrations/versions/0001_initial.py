@@ -24,10 +24,23 @@ def where(condition):
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
 
-def packed(expression):
+def on_postgresql():
+    return op.get_bind().dialect.name == "postgresql"
+
+
+def computed(expression):
     # PostgreSQL before 18 has stored generated columns only, and indexes no other ones.
-    stored = op.get_bind().dialect.name == "postgresql"
-    return sa.Computed(expression, persisted=True if stored else None)
+    return sa.Computed(expression, persisted=True if on_postgresql() else None)
+
+
+def fact(name, type_):
+    if not on_postgresql():
+        expression = f"json_extract(facts, '$.{name}')"
+    elif isinstance(type_, sa.JSON):
+        expression = f"(facts -> '{name}')"
+    else:
+        expression = f"CAST(facts ->> '{name}' AS {type_.compile(op.get_bind().dialect)})"
+    return sa.Column(name, type_, computed(expression))
 
 
 def upgrade() -> None:
@@ -94,25 +107,26 @@ def upgrade() -> None:
     op.create_table(
         "messages",
         sa.Column("id", KEY, autoincrement=False, nullable=False),
-        sa.Column("session_key", KEY, packed("id >> 24")),
-        sa.Column("seq", KEY, packed("id & 16777215")),
+        sa.Column("session_key", KEY, computed("id >> 24")),
+        sa.Column("seq", KEY, computed("id & 16777215")),
         sa.Column("kind", sa.String(256), nullable=False),
         sa.Column("role", sa.String(16)),
         sa.Column("text", sa.Text()),
         sa.Column("extra", JSON),
-        sa.Column("tool_call_ids", JSON),
-        sa.Column("tool_call_id", sa.Text()),
-        sa.Column("dedupe_key", sa.String(256)),
-        sa.Column("model", sa.String(256)),
-        sa.Column("finish_reason", sa.String(256)),
-        sa.Column("input_tokens", sa.BigInteger()),
-        sa.Column("output_tokens", sa.BigInteger()),
-        sa.Column("cache_read_tokens", sa.BigInteger()),
-        sa.Column("reasoning_tokens", sa.BigInteger()),
-        sa.Column("response_time_ms", sa.Float()),
-        sa.Column("metadata", JSON),
+        sa.Column("facts", JSON),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("crc", sa.BigInteger(), nullable=False),
+        fact("tool_call_ids", JSON),
+        fact("tool_call_id", sa.Text()),
+        fact("dedupe_key", sa.String(256)),
+        fact("model", sa.String(256)),
+        fact("finish_reason", sa.String(256)),
+        fact("input_tokens", sa.BigInteger()),
+        fact("output_tokens", sa.BigInteger()),
+        fact("cache_read_tokens", sa.BigInteger()),
+        fact("reasoning_tokens", sa.BigInteger()),
+        fact("response_time_ms", sa.Float()),
+        fact("metadata", JSON),
         sa.CheckConstraint(
             "role IN ('system', 'developer', 'user', 'assistant', 'tool', 'function')", name=op.f("ck_messages_role")
         ),

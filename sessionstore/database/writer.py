@@ -272,7 +272,7 @@ class Writer:
         except sqlite3.Error as error:
             self._after_failure(error)
             raise translated(error, self._name) from error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, in our words
             self._roll_back()
             raise_own(error, self._name)
         except BaseException:

@@ -19,7 +19,7 @@ from ..database.transaction import Transaction
 from ..errors import InvalidInputError
 from ..values import MAX_SEQ, SEQ_BITS, Page, SessionInfo
 from . import sessions
-from .dialect import as_stored, contains_text, json_equals
+from .dialect import as_stored, contains_text, json_equals, parts_contain_text
 from .statements import IS_LIVE, MESSAGES, SESSION_COLUMNS, SESSIONS, TAGS
 
 _CURSOR_VERSION: Final = 1
@@ -99,7 +99,7 @@ def _has_tag(tag: str) -> sa.ColumnElement[bool]:
 def _has_message_with(words: str) -> sa.ColumnElement[bool]:
     first = SESSIONS.c.session_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
     in_session = sa.and_(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(sa.literal_column(str(MAX_SEQ))))
-    return sa.exists().where(in_session, contains_text(MESSAGES.c.text, words))
+    return sa.exists().where(in_session, sa.or_(contains_text(MESSAGES.c.text, words), parts_contain_text(MESSAGES.c.extra, words)))
 
 
 def _infos(db: Transaction, rows: Sequence[sa.Row[Any]]) -> tuple[SessionInfo, ...]:

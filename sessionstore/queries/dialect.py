@@ -26,6 +26,14 @@ def contains_text(column: sa.ColumnElement[str], words: str) -> sa.ColumnElement
     return column.like(f"%{escaped}%", escape=_ESCAPE)
 
 
+def parts_contain_text(extra: sa.Column[Any], words: str) -> sa.ColumnElement[bool]:
+    """Whether a part of a message's content holds some words."""
+    part = sa.func.json_each(sa.type_coerce(extra, sa.String), "$.content").table_valued("value", "type")
+    # Without the CASE a part that is a bare text would be parsed as JSON.
+    text = sa.case((part.c.type == "object", sa.func.json_extract(part.c.value, "$.text")))
+    return sa.exists(sa.select(1).select_from(part).where(contains_text(text, words)))
+
+
 def as_stored(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     """A column as the driver gives it, without SQLAlchemy's conversion of times and JSON."""
     if isinstance(column.type, sa.JSON | sa.DateTime) or isinstance(getattr(column.type, "impl", None), sa.DateTime):

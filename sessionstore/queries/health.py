@@ -7,7 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ..database.transaction import Transaction
-from ..rows import is_intact
+from ..rows import first_damaged
 from ..values import MAX_SEQ, SEQ_BITS, Check
 from .dialect import as_stored
 from .statements import MESSAGE_COLUMNS, MESSAGES, SESSIONS, STORE_INFO
@@ -44,7 +44,7 @@ def checksums(db: Transaction) -> Check:
     after = -1
     while rows := _rows_after(db, after):
         looked_at += len(rows)
-        damaged += [f"key {row[0] >> SEQ_BITS} seq {row[0] & MAX_SEQ}" for row in rows if not is_intact(tuple(row))]
+        damaged += [f"key {row[0] >> SEQ_BITS} seq {row[0] & MAX_SEQ}" for row in rows if first_damaged([row])]
         after = rows[-1][0]
     detail = f"{looked_at} messages are what was written"
     return Check("checksums", not damaged, f"{len(damaged)} damaged: " + ", ".join(damaged[:_SHOWN]) if damaged else detail)

@@ -10,7 +10,7 @@ from .. import clock, content, sql
 from ..database.transaction import Transaction
 from ..errors import ConflictError, NotFoundError, QuotaError, StoreCorruptError
 from ..pairs import Pairing, arranged
-from ..rows import DEDUPE_KEY, PreparedMessage, is_intact
+from ..rows import PreparedMessage, first_damaged
 from ..values import MAX_SEQ, SEQ_BITS, Message
 from . import sessions
 
@@ -30,7 +30,7 @@ def append(db: Transaction, namespace: str, session_id: str, new: Sequence[Prepa
         sessions.key_of(db, namespace, session_id)
         return []
     for message in new:
-        if message.columns[DEDUPE_KEY] is not None:
+        if message.dedupe_key is not None:
             return _append_unless_there(db, namespace, session_id, new)
     return _append(db, namespace, session_id, new)
 
@@ -110,17 +110,16 @@ def _bounds(session_key: int, after: int | None, before: int | None) -> tuple[in
     return low + min(after or 0, MAX_SEQ), low + (MAX_SEQ + 1 if before is None else min(before, MAX_SEQ + 1))
 
 
-def intact(db: Transaction, session_id: str, rows: list[tuple[Any, ...]]) -> list[Message]:
+def intact(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]]) -> list[Message]:
     """The messages of rows that were just read.
 
     Raises:
         StoreCorruptError: One is not what was written.
     """
-    for row in rows:
-        if not is_intact(row):
-            raise StoreCorruptError(
-                db.path, f"message {row[0] & MAX_SEQ} of session {session_id!r} is damaged; the file is kept as it is"
-            )
+    damaged = first_damaged(rows)
+    if damaged is not None:
+        seq = damaged[0] & MAX_SEQ
+        raise StoreCorruptError(db.path, f"message {seq} of session {session_id!r} is damaged; the file is kept as it is")
     return [Message(session_id, row) for row in rows]
 
 
@@ -184,12 +183,12 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
         if message.dedupe_key is None:
             fresh.append(message)
         elif message.dedupe_key in first_use:
-            _require_same(session_id, message, first_use[message.dedupe_key].columns)
+            _require_same(session_id, message, first_use[message.dedupe_key][:4])
         else:
             first_use[message.dedupe_key] = message
             found = db.driver.execute(sql.MESSAGE_BY_DEDUPE_KEY, (key, message.dedupe_key)).fetchall()
             if found:
-                _require_same(session_id, message, found[0][1:])
+                _require_same(session_id, message, found[0][1:5])
                 known[message.dedupe_key] = intact(db, session_id, found)[0]
             else:
                 fresh.append(message)
@@ -205,8 +204,8 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
     return stored
 
 
-def _require_same(session_id: str, message: PreparedMessage, columns: tuple[Any, ...]) -> None:
-    kind, role, text, extra = columns[:4]
-    mine = message.columns
-    if (kind, role) != mine[:2] or content.decode(role, text, extra) != content.decode(mine[1], mine[2], mine[3]):
+def _require_same(session_id: str, message: PreparedMessage, stored: tuple[str, str | None, str | None, str | None]) -> None:
+    kind, role, text, extra = stored
+    same = content.decode(role, text, extra) == content.decode(message.role, message.text, message.extra)
+    if (kind, role) != (message.kind, message.role) or not same:
         raise ConflictError(session_id, f"a dedupe_key of session {session_id!r} was used for another message before")

@@ -1,0 +1,55 @@
+# `make demo` and `make test` need Python >= 3.11 and make; they set up a virtual environment in .venv.
+# Another interpreter: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CLI := $(VENV)/.installed-cli
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit faults bench sql clean
+
+help:  ## Show what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(CLI)  ## Record conversations, kill the program, see that everything is still there
+	$(BIN)/sessionstore demo
+
+test: lint types unit  ## All checks: ruff, mypy, pytest on asyncio and trio
+
+lint: $(DEV)  ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)  ## Types, of the package and of what users see of it
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
+
+unit: $(DEV)  ## The tests alone
+	$(BIN)/python -m pytest
+
+faults: $(DEV)  ## The long campaigns: 200 kills, every syscall, thousands of power cuts
+	SESSIONSTORE_FAULTS=long $(BIN)/python -m pytest tests/faults -s --timeout 3600
+
+bench: $(DEV)  ## Raw sqlite3 and the store, side by side
+	$(BIN)/python -m benchmarks
+
+sql: $(DEV)  ## Compile the hot path's SQL from the models again
+	$(BIN)/python -m sessionstore.queries.statements
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; try: make PYTHON=python3.13 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(CLI): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	@touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	@touch $@
