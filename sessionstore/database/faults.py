@@ -27,6 +27,12 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_storage_failure(error: Exception) -> bool:
+    """Whether the operating system failed, so that nobody knows what reached the disk."""
+    cause = getattr(error, "orig", error)
+    return isinstance(cause, sqlite3.Error) and _code(cause) == sqlite3.SQLITE_IOERR
+
+
 def translated(error: sqlite3.Error, path: str | PathLike[str]) -> SessionStoreError:
     """The error of this library that says what a driver error means."""
     code = _code(error)

@@ -30,11 +30,8 @@ class Readers(Protocol):
     def run(self, work: Work[T], *, timeout: float) -> T:
         """Do the work in one snapshot and return its result."""
 
-    def take_all(self, *, timeout: float) -> list[Connection]:
+    def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
-
-    def connections(self) -> tuple[Connection, ...]:
-        """All connections there are."""
 
 
 class ReaderPool:
@@ -64,21 +61,17 @@ class ReaderPool:
                 db.driver.execute("ROLLBACK")
             self._idle.put(db)
 
-    def take_all(self, *, timeout: float) -> list[Connection]:
+    def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
         self._closed = True
         deadline = time.monotonic() + timeout
-        idle: list[Connection] = []
+        idle: list[Transaction] = []
         while len(idle) < len(self._all):
             try:
-                idle.append(self._idle.get(timeout=max(0.0, deadline - time.monotonic())).core)
+                idle.append(self._idle.get(timeout=max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 break
         return idle
-
-    def connections(self) -> tuple[Connection, ...]:
-        """All connections there are."""
-        return tuple(db.core for db in self._all)
 
     def _check_out(self, timeout: float) -> Transaction:
         try:
@@ -125,10 +118,6 @@ class WriterAsReader:
 
         return self._writer.exclusively(read, timeout=timeout)
 
-    def take_all(self, *, timeout: float) -> list[Connection]:
+    def take_all(self, *, timeout: float) -> list[Transaction]:
         """There are none of its own."""
         return []
-
-    def connections(self) -> tuple[Connection, ...]:
-        """There are none of its own."""
-        return ()

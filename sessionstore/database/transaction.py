@@ -37,6 +37,11 @@ class Transaction:
         self.path = path
         self.now: datetime = clock.utc_now()
 
+    def close(self) -> None:
+        """Close the connection; a second close does nothing."""
+        self.core.close()
+        self.driver.close()
+
 
 Work: TypeAlias = Callable[[Transaction], T]
 

@@ -7,7 +7,6 @@ the jobs that it carried.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 import time
@@ -18,11 +17,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from .. import clock
-from ..errors import SessionStoreError, StoreBusyError
+from ..errors import ClosedStoreError, SessionStoreError, StoreBusyError
 from . import engine
-from .faults import is_busy, translated
+from .checkpoints import Checkpointer
+from .faults import is_busy, is_storage_failure
 from .locks import ProcessLock, pause
-from .paths import WAL_SUFFIX, sidecar, size_of
 from .transaction import Transaction, Work, own_error, raise_own
 
 if TYPE_CHECKING:
@@ -30,16 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOGGER: Final = logging.getLogger("sessionstore")
-
 _GROUP_LIMIT: Final = 256
-_CHECKPOINT_PAGES: Final = 1_000
-_CHECKPOINT_GROWTH_BYTES: Final = 4 << 20
-_COMMITS_PER_LOOK: Final = 16
-_WAL_WARNING_BYTES: Final = 64 << 20
-_FIRST_CHECKPOINT_CHANGES: Final = 500
-_FEWEST_CHECKPOINT_CHANGES: Final = 16
-_MOST_CHECKPOINT_CHANGES: Final = 5_000
 
 
 class WriteJob(Generic[T]):
@@ -76,22 +66,25 @@ class Writer:
     def __init__(self, connect: Callable[[], Connection], lock: ProcessLock, path: Path | None, *, wal: bool) -> None:
         self.commits = 0
         self.writes = 0
-        self.checkpoints = 0
         self._connect = connect
         self._lock = lock
-        self._wal_path = sidecar(path, WAL_SUFFIX) if path is not None and wal else None
+        self._checkpointer = Checkpointer(path) if path is not None and wal else None
         self._name = str(path) if path is not None else "(memory)"
         self._mutex = threading.Lock()
         self._pending: deque[WriteJob[Any]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._closed = False
+        self._can_reopen = path is not None
         self._synchronous_full: bool | None = None
         self._broken = False
         self._db = Transaction(connect(), self._name)
-        self._changes_before = 0
-        self._changes_allowed = _FIRST_CHECKPOINT_CHANGES
-        self._wal_size_allowed = _CHECKPOINT_GROWTH_BYTES
+
+    @property
+    def checkpoints(self) -> int:
+        """How often the log was copied into the database."""
+        return 0 if self._checkpointer is None else self._checkpointer.runs
 
     @property
     def busy_waits(self) -> int:
@@ -124,11 +117,17 @@ class Writer:
         return job.outcome()
 
     def submit(self, job: WriteJob[Any]) -> None:
-        """Queue a job for the writer thread; its `notify` tells when it is done."""
+        """Queue a job for the writer thread; its `notify` tells when it is done.
+
+        Raises:
+            ClosedStoreError: The writer was closed meanwhile.
+        """
         if self._thread is None:
             self._start_thread()
         self._pending.append(job)
         self._wake.put(None)
+        if self._closed and self._withdraw(job):
+            raise ClosedStoreError
 
     def withdraw(self, job: WriteJob[Any]) -> bool:
         """Take a job back that has not begun; False if it has, so that its outcome is near."""
@@ -142,17 +141,13 @@ class Writer:
         try:
             self._lock.acquire(deadline)
             try:
-                return action(self._db)
+                return action(self._usable())
             finally:
                 self._lock.release()
         finally:
             self._mutex.release()
 
-    def checkpoint(self, mode: str, *, timeout: float) -> bool:
-        """Copy the log into the database; False if a reader needs a part of the log still."""
-        return self.exclusively(lambda db: self._checkpoint(db, mode), timeout=timeout)
-
-    def close(self, *, timeout: float, also: Iterable[Connection] = ()) -> None:
+    def close(self, *, timeout: float, also: Iterable[Transaction] = ()) -> None:
         """Finish what waits, then close the connection, and the readers' ones with it, under the lock."""
         self._closing = True
         self._wake.put(None)
@@ -160,19 +155,15 @@ class Writer:
             self._thread.join(timeout)
 
         def close_all(db: Transaction) -> None:
-            for connection in (*also, db.core):
-                driver = engine.driver_of(connection)
-                connection.close()
-                driver.close()
+            self._closed = True
+            for each in (*also, db):
+                each.close()
 
         try:
             self.exclusively(close_all, timeout=timeout)
         finally:
+            self._fail_all(ClosedStoreError())
             self._lock.close()
-
-    def connections(self) -> tuple[Connection, ...]:
-        """What a forked child must neither use nor close."""
-        return (self._db.core,)
 
     def abandon_lock(self) -> None:
         """In a forked child: give up the descriptor of the lock, which the parent goes on using."""
@@ -219,9 +210,18 @@ class Writer:
             self._wake.get()
             while self._pending:
                 with self._mutex:
-                    self._lead()
+                    self._lead_for_others()
             if self._closing:
                 return
+
+    def _lead_for_others(self) -> None:
+        try:
+            self._lead()
+        except BaseException as error:
+            # The thread must live on, and nobody may wait for ever.
+            self._fail_all(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _lead(self) -> None:
         """Commit a group of what waits. The mutex is held."""
@@ -251,6 +251,11 @@ class Writer:
             pass
         return group
 
+    def _fail_all(self, error: BaseException) -> None:
+        for job in self._take_group():
+            job.error = error
+            self._finish((job,))
+
     def _fail_overdue(self, error: StoreBusyError) -> None:
         now = time.monotonic()
         for job in tuple(self._pending):
@@ -269,11 +274,8 @@ class Writer:
             self.writes += 1
             self._checkpoint_if_due()
             return result
-        except sqlite3.Error as error:
-            self._after_failure(error)
-            raise translated(error, self._name) from error
         except Exception as error:  # noqa: BLE001 - raised again, in our words
-            self._roll_back()
+            self._after_failure(error)
             raise_own(error, self._name)
         except BaseException:
             self._roll_back()
@@ -291,16 +293,10 @@ class Writer:
                 self.commits += 1
             else:
                 self._roll_back()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - raised again by each caller
             self._after_failure(error)
             for job in group:
-                if job.error is None:
-                    job.error = translated(error, self._name)
-                    job.error.__cause__ = error
-        except Exception as error:  # noqa: BLE001 - raised again by each caller
-            self._roll_back()
-            for job in group:
-                job.error = job.error or error
+                job.error = job.error or own_error(error, self._name)
         except BaseException:
             # An interrupt in the leader's thread must not reach the others: their jobs go back to the queue.
             if committing and not self._db.driver.in_transaction:
@@ -311,9 +307,15 @@ class Writer:
             raise
         self._finish(group)
 
-    def _begin(self, *, full: bool, deadline: float) -> Transaction:
+    def _usable(self) -> Transaction:
+        if self._closed:
+            raise ClosedStoreError
         if self._broken:
             self._reopen()
+        return self._db
+
+    def _begin(self, *, full: bool, deadline: float) -> Transaction:
+        self._usable()
         if full is not self._synchronous_full:
             engine.set_synchronous(self._db.driver, "full" if full else "normal")
             self._synchronous_full = full
@@ -374,23 +376,26 @@ class Writer:
         if self._db.driver.in_transaction:
             self._db.driver.execute("ROLLBACK")
 
-    def _after_failure(self, error: sqlite3.Error) -> None:
+    def _after_failure(self, error: Exception) -> None:
+        self._broken = is_storage_failure(error) and self._can_reopen
         try:
             self._roll_back()
-        finally:
-            # After a failed sync nobody knows what reached the disk: go on with a fresh connection.
-            self._broken = not is_busy(error)
+        except sqlite3.Error:
+            self._broken = self._can_reopen
 
     def _reopen(self) -> None:
-        old = self._db.core
-        driver = self._db.driver
+        """Go on with a fresh connection: after a failed write or sync nobody knows what the old one takes for granted."""
+        self._db.close()
         self._db = Transaction(self._connect(), self._name)
         engine.set_busy_timeout(self._db.driver, 0)
-        old.close()
-        driver.close()
         self._synchronous_full = None
-        self._changes_before = 0
+        if self._checkpointer is not None:
+            self._checkpointer.forget_connection()
         self._broken = False
+
+    def _checkpoint_if_due(self) -> None:
+        if self._checkpointer is not None and not self._checkpointer.after_commit(self._db.driver):
+            self._broken = self._can_reopen
 
     def _put_back(self, group: list[WriteJob[Any]]) -> None:
         for job in group:
@@ -405,42 +410,6 @@ class Writer:
                 self.writes += 1
             if job.notify is not None:
                 job.notify()
-
-    def _checkpoint_if_due(self) -> None:
-        if self._wal_path is None:
-            return
-        changes = self._db.driver.total_changes - self._changes_before
-        if changes < self._changes_allowed and self.commits % _COMMITS_PER_LOOK:
-            return
-        if changes >= self._changes_allowed or size_of(self._wal_path) > self._wal_size_allowed:
-            try:
-                self._checkpoint(self._db, "PASSIVE")
-            except sqlite3.Error as error:
-                # The commits are safe in the log; the next checkpoint tries again.
-                self._broken = not is_busy(error)
-                LOGGER.warning(
-                    "checkpoint failed", extra={"event": "checkpoint_failed", "reason": str(translated(error, self._name))}
-                )
-
-    def _checkpoint(self, db: Transaction, mode: str) -> bool:
-        busy, pages, copied = engine.checkpoint(db.driver, mode)
-        self.checkpoints += 1
-        changes = max(1, db.driver.total_changes - self._changes_before)
-        self._changes_before = db.driver.total_changes
-        # The pages that the last rows took foretell how many rows fill the log again.
-        expected = changes * _CHECKPOINT_PAGES // max(1, pages)
-        self._changes_allowed = min(max(expected, _FEWEST_CHECKPOINT_CHANGES), _MOST_CHECKPOINT_CHANGES)
-        if self._wal_path is not None:
-            self._watch_log(size_of(self._wal_path))
-        return not busy and copied == pages
-
-    def _watch_log(self, size: int) -> None:
-        self._wal_size_allowed = size + _CHECKPOINT_GROWTH_BYTES
-        if size > _WAL_WARNING_BYTES:
-            LOGGER.warning(
-                "the write-ahead log is large; does a reader keep a transaction open?",
-                extra={"event": "wal_large", "wal_bytes": size},
-            )
 
 
 def _lost_transaction(job: WriteJob[Any]) -> sqlite3.Error:
