@@ -118,6 +118,11 @@ class SessionFilter:
     pinned: bool | None = None
     archived: bool | None = None
 
+    @property
+    def chooses_all(self) -> bool:
+        """Whether it filters by nothing but the namespace."""
+        return self == SessionFilter(namespace=self.namespace)
+
 
 def session_filter(
     namespace: str | None,

@@ -18,8 +18,9 @@ MESSAGE_KIND: Final = "message"
 MAX_CALLS: Final = 1_000
 
 _ROLE_SET: Final = frozenset(ROLES)
-_CALL_KINDS: Final = frozenset({"function_call", "custom_tool_call"})
-_RESULT_KINDS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+# Items of the Responses API that call a tool, and those that answer.
+RESULT_KIND_OF: Final = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+_RESULT_KINDS: Final = frozenset(RESULT_KIND_OF.values())
 
 
 class StoredContent(NamedTuple):
@@ -111,7 +112,7 @@ def calls_of(message: dict[str, Any]) -> Iterator[tuple[str, str | None, str | N
                 function = call.get("function")
                 named = function if isinstance(function, dict) else call
                 yield call["id"], _text_or_none(named.get("name")), _text_or_none(named.get("arguments"))
-    elif message.get("type") in _CALL_KINDS and isinstance(message.get("call_id"), str):
+    elif message.get("type") in RESULT_KIND_OF and isinstance(message.get("call_id"), str):
         yield message["call_id"], _text_or_none(message.get("name")), _text_or_none(message.get("arguments", message.get("input")))
 
 

@@ -28,11 +28,24 @@ Messages name the field, the limit or the file and say what to do; they never ho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike, fspath
+from typing import Any
 
 
 class SessionStoreError(Exception):
     """The root of every error of this library."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # Errors cross process pools; their constructors take facts, not the finished message.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[SessionStoreError], args: tuple[Any, ...], facts: dict[str, Any]) -> SessionStoreError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class InvalidInputError(SessionStoreError, ValueError):

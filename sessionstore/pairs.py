@@ -63,9 +63,10 @@ def arranged(messages: Sequence[Message], *, dropped: frozenset[int] = frozenset
     return ordered
 
 
-def interrupted_result(call: ToolCall, *, item: bool) -> dict[str, str]:
-    """A stand-in for the result of a call that never came, in chat or in Responses form."""
+def interrupted_result(call: ToolCall, caller: Message) -> dict[str, str]:
+    """A stand-in for the result of a call that never came, in the form of the message that made the call."""
     words = "The tool call was interrupted; it has no result."
-    if item:
-        return {"type": "function_call_output", "call_id": call.call_id, "output": words}
+    item_type = caller.to_dict().get("type")
+    if item_type in content.RESULT_KIND_OF:
+        return {"type": content.RESULT_KIND_OF[item_type], "call_id": call.call_id, "output": words}
     return {"role": "tool", "tool_call_id": call.call_id, "content": words}

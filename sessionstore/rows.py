@@ -33,7 +33,7 @@ class PreparedMessage(NamedTuple):
     def row(self, identity: int, now: str) -> tuple[Any, ...]:
         """The whole row, under the id that it was given."""
         unsigned = (identity, self.kind, self.role, self.text, self.extra, self.facts, self.created_at or now)
-        return (*unsigned, _checksum(unsigned))
+        return (*unsigned, checksum(*unsigned))
 
 
 def prepare(
@@ -79,17 +79,19 @@ def chat_message(role: str, text: object, extra: dict[str, Any]) -> dict[str, An
 
 def first_damaged(rows: Iterable[Sequence[Any]]) -> Sequence[Any] | None:
     """The first row that is not what was written; None if all are. It finds damage, not forgery."""
-    # A call for every row would add a tenth to the cost of reading: this is `_checksum`, written out.
     for row in rows:
         identity, kind, role, text, extra, facts, created_at, crc = row
-        if crc != crc32(f"{text}\x1f{extra}\x1f{facts}\x1f{created_at}\x1f{role}\x1f{kind}".encode(), identity):
+        # `checksum`, written out: the call would cost as much as the sum.
+        if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode()) != crc:
             return row
     return None
 
 
-def _checksum(unsigned: tuple[Any, ...]) -> int:
-    identity, kind, role, text, extra, facts, created_at = unsigned
-    return crc32(f"{text}\x1f{extra}\x1f{facts}\x1f{created_at}\x1f{role}\x1f{kind}".encode(), identity)
+def checksum(
+    identity: int, kind: str, role: str | None, text: str | None, extra: str | None, facts: str | None, created_at: str, /
+) -> int:
+    """A CRC-32 over all that a row stores."""
+    return crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode())
 
 
 def _facts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 FIND_SESSION: Final = "SELECT sessions.session_key, sessions.namespace, sessions.session_id, sessions.user_id, sessions.agent_id, sessions.title, sessions.status, sessions.pinned, sessions.metadata, sessions.version, sessions.message_count, sessions.next_seq, sessions.quality_score, sessions.error, sessions.created_at, sessions.updated_at, sessions.ended_at, sessions.archived_at, sessions.expires_at FROM sessions WHERE sessions.namespace = ? AND sessions.session_id = ? AND sessions.status != 'expired'"
-FIND_SESSION_KEY: Final = "SELECT sessions.session_key FROM sessions WHERE sessions.namespace = ? AND sessions.session_id = ? AND sessions.status != 'expired'"
+FIND_SESSION_KEY: Final = "SELECT sessions.session_key, sessions.message_count FROM sessions WHERE sessions.namespace = ? AND sessions.session_id = ? AND sessions.status != 'expired'"
 INSERT_SESSION: Final = "INSERT INTO sessions (namespace, session_id, user_id, agent_id, title, status, pinned, metadata, version, message_count, next_seq, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, session_id) WHERE status != 'expired' DO NOTHING RETURNING session_key, namespace, session_id, user_id, agent_id, title, status, pinned, metadata, version, message_count, next_seq, quality_score, error, created_at, updated_at, ended_at, archived_at, expires_at"
 INSERT_TAG: Final = 'INSERT INTO session_tags (session_key, tag) VALUES (?, ?)'
 TAGS_OF_SESSION: Final = 'SELECT session_tags.tag FROM session_tags WHERE session_tags.session_key = ? ORDER BY session_tags.tag'

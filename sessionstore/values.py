@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -164,16 +164,16 @@ class SessionInfo:
     session_id: str
     user_id: str | None
     agent_id: str | None
-    title: str | None
+    title: str | None = field(repr=False)
     status: SessionStatus
     pinned: bool
     tags: tuple[str, ...]
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
     version: int
     message_count: int
     last_seq: int
     quality_score: int | None
-    error: str | None
+    error: str | None = field(repr=False)
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None
@@ -258,7 +258,7 @@ class ToolCall:
     seq: int
     call_id: str
     name: str | None
-    arguments: str | None
+    arguments: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

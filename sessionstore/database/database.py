@@ -30,6 +30,7 @@ from . import engine, filesystem, paths, upgrade
 from .faults import translated
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
+from .sidecars import refuse_foreign_log
 from .transaction import Transaction, Work
 from .workers import READER_THREADS, Workers
 from .writer import WriteJob, Writer
@@ -181,6 +182,12 @@ class Database:
         elif self.path is not None:
             self._immutable = self._must_be_immutable(self.path)
         try:
+            if self.path is not None and not self.read_only:
+                lock.acquire(time.monotonic() + timeout)
+                try:
+                    refuse_foreign_log(self.path, timeout=timeout)
+                finally:
+                    lock.release()
             writer = Writer(self._open_connection, lock, self.path, wal=not self.read_only)
         except Exception as error:
             lock.close()

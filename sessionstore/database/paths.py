@@ -63,16 +63,19 @@ def prepare(path: Path, options: OpenOptions, *, own_folder: bool) -> PreparedFi
     path = _absolute(path, follow=options.follow_symlinks)
     try:
         _prepare_folder(path.parent, create=options.create_parents or own_folder)
+        strange = _open_to_others(path, path.parent, stat.S_IWOTH, options)
+        _check_sidecars(path)
         found = _look(path)
         if found is None:
             found = _create(path, options)
         _refuse_unsafe(path, found, options)
-        _check_sidecars(path)
+        strange += _open_to_others(path, path, _WRITABLE_BY_OTHERS, options)
     except OSError as error:
         if isinstance(error, StoreOpenError):
             raise
         raise _translated(path, error) from error
-    strange = _check_permissions(path, found, strict=options.strict_permissions)
+    for problem in strange:
+        warnings.warn(problem, UnsafePermissionsWarning, stacklevel=2)
     return PreparedFile(path, FileIdentity(found.st_dev, found.st_ino), strange)
 
 
@@ -182,20 +185,15 @@ def _check_sidecars(path: Path) -> None:
             raise StoreOpenError(beside, "should be a regular file of SQLite's or not exist; move it away")
 
 
-def _check_permissions(path: Path, found: os.stat_result, *, strict: bool) -> tuple[str, ...]:
-    if not _POSIX:
+def _open_to_others(path: Path, looked_at: Path, bits: int, options: OpenOptions) -> tuple[str, ...]:
+    """What is strange about the permissions of the file or its folder. A sticky folder (/tmp) keeps others from replacing files."""
+    mode = looked_at.stat().st_mode
+    if not _POSIX or not mode & bits or mode & stat.S_ISVTX:
         return ()
-    strange = []
-    if found.st_mode & _WRITABLE_BY_OTHERS:
-        strange.append(f"{path} can be written by other users; chmod 600 it")
-    folder_mode = path.parent.stat().st_mode
-    if folder_mode & stat.S_IWOTH and not folder_mode & stat.S_ISVTX:
-        strange.append(f"{path.parent} can be written by everybody; chmod 700 it")
-    if strange and strict:
-        raise UnsafePathError(path, strange[0])
-    for problem in strange:
-        warnings.warn(problem, UnsafePermissionsWarning, stacklevel=2)
-    return tuple(strange)
+    problem = f"{looked_at} can be written by other users; chmod {'600' if looked_at == path else '700'} it"
+    if options.strict_permissions:
+        raise UnsafePathError(path, problem)
+    return (problem,)
 
 
 def _translated(path: Path, error: OSError) -> StoreOpenError:

@@ -5,33 +5,71 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 _ESCAPE = "\\"
 
 
-def json_equals(column: sa.Column[Any], key: str, value: str | int | float | bool | None) -> sa.ColumnElement[bool]:
-    """Whether a top-level key of a JSON column has a plain value. The path is bound, never written into the text."""
-    raw = sa.type_coerce(column, sa.String)
-    path = f'$."{key}"'
+def json_kinds(value: str | int | float | bool | None) -> str:
+    """What SQLite calls the JSON values that a plain value may equal, in one word."""
     if value is None or isinstance(value, bool):
-        kind = {None: "null", True: "true", False: "false"}[value]
-        return sa.func.json_type(raw, path) == kind
-    kinds = ("text",) if isinstance(value, str) else ("integer", "real")
-    return sa.and_(sa.func.json_type(raw, path).in_(kinds), sa.func.json_extract(raw, path) == sa.literal(value))
+        return {None: "null", True: "true", False: "false"}[value]
+    return "text" if isinstance(value, str) else "number"
 
 
-def contains_text(column: sa.ColumnElement[str], words: str) -> sa.ColumnElement[bool]:
+def json_equals(
+    column: sa.Column[Any], path: sa.BindParameter[Any], value: sa.BindParameter[Any], kind: str
+) -> sa.ColumnElement[bool]:
+    """Whether a value of a JSON column is a plain value of a kind (see `json_kinds`). The path is bound, never written out."""
+    raw = sa.type_coerce(column, sa.String)
+    kinds = ("integer", "real") if kind == "number" else (kind,)
+    is_kind = sa.func.json_type(raw, path).in_([sa.literal_column(f"'{each}'") for each in kinds])
+    if kind in ("null", "true", "false"):
+        # The value is in the type; it is bound all the same, so that every kind takes the same parameters.
+        return sa.and_(is_kind, sa.or_(value.is_(None), value.is_not(None)))
+    # A JSON true extracts as 1: look at the type, but only of what matches.
+    return sa.case((sa.func.json_extract(raw, path) == value, is_kind), else_=sa.false())
+
+
+def json_array_of(values: sa.Select[Any]) -> sa.ColumnElement[str]:
+    """The results of a one-column query as one JSON array, in their order."""
+    found = values.subquery()
+    return sa.select(sa.func.json_group_array(found.c[0])).scalar_subquery()
+
+
+class CrossJoin(sa.Join):
+    """A join that goes through its left side and looks up the right one, whatever the indexes of the right one promise."""
+
+    inherit_cache = True
+
+
+@compiles(CrossJoin, "sqlite")
+def _cross_join(join: CrossJoin, compiler: SQLCompiler, **options: Any) -> str:
+    condition = join.onclause
+    if condition is None:
+        raise TypeError("a cross join of this library has a condition")
+    left, right = (compiler.process(side, **{**options, "asfrom": True}) for side in (join.left, join.right))
+    return f"{left} CROSS JOIN {right} ON {compiler.process(condition, **options)}"
+
+
+def escaped_words(words: str) -> str:
+    """The pattern that `contains_text` takes."""
+    return "%" + words.replace(_ESCAPE, _ESCAPE * 2).replace("%", _ESCAPE + "%").replace("_", _ESCAPE + "_") + "%"
+
+
+def contains_text(column: sa.ColumnElement[Any], pattern: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Whether a text holds some words, whatever the case of its ASCII letters."""
-    escaped = words.replace(_ESCAPE, _ESCAPE * 2).replace("%", _ESCAPE + "%").replace("_", _ESCAPE + "_")
-    return column.like(f"%{escaped}%", escape=_ESCAPE)
+    return column.like(pattern, escape=_ESCAPE)
 
 
-def parts_contain_text(extra: sa.Column[Any], words: str) -> sa.ColumnElement[bool]:
+def parts_contain_text(extra: sa.Column[Any], pattern: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Whether a part of a message's content holds some words."""
-    part = sa.func.json_each(sa.type_coerce(extra, sa.String), "$.content").table_valued("value", "type")
+    part = sa.func.json_each(sa.type_coerce(extra, sa.String), sa.literal_column("'$.content'")).table_valued("value", "type")
     # Without the CASE a part that is a bare text would be parsed as JSON.
-    text = sa.case((part.c.type == "object", sa.func.json_extract(part.c.value, "$.text")))
-    return sa.exists(sa.select(1).select_from(part).where(contains_text(text, words)))
+    text = sa.func.json_extract(part.c.value, sa.literal_column("'$.text'"))
+    of_object = sa.case((part.c.type == sa.literal_column("'object'"), text))
+    return sa.exists(sa.select(sa.literal_column("1")).select_from(part).where(contains_text(of_object, pattern)))
 
 
 def as_stored(column: sa.Column[Any]) -> sa.ColumnElement[Any]:

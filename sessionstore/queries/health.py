@@ -26,8 +26,8 @@ def counts(db: Transaction) -> tuple[str, int, int]:
 
 
 def structure(db: Transaction) -> Check:
-    """SQLite's own check of every page."""
-    problems = [row[0] for row in db.driver.execute(f"PRAGMA quick_check({_SHOWN})").fetchall()]
+    """SQLite's own check of every page and index."""
+    problems = [row[0] for row in db.driver.execute(f"PRAGMA integrity_check({_SHOWN})").fetchall()]
     return Check("structure", problems == ["ok"], "; ".join(problems))
 
 

@@ -44,13 +44,21 @@ def read(
     after: int | None = None,
     before: int | None = None,
 ) -> list[Message]:
-    """Messages with `after < seq < before`, oldest first; with `last`, the newest so many of them."""
-    key = sessions.key_of(db, namespace, session_id)
+    """Messages with `after < seq < before`, oldest first; with `last`, the newest so many of them.
+
+    Raises:
+        StoreCorruptError: A message is damaged, or some are missing.
+    """
+    key, held = sessions.key_and_count(db, namespace, session_id)
     bounds = _bounds(key, after, before)
     if last is None:
-        return intact(db, session_id, db.driver.execute(sql.MESSAGES_FORWARD, (*bounds, _ALL)).fetchall())
-    rows = db.driver.execute(sql.MESSAGES_BACKWARD, (*bounds, last)).fetchall()
-    rows.reverse()
+        rows = db.driver.execute(sql.MESSAGES_FORWARD, (*bounds, _ALL)).fetchall()
+    else:
+        rows = db.driver.execute(sql.MESSAGES_BACKWARD, (*bounds, last)).fetchall()
+        rows.reverse()
+    if after is None and before is None and len(rows) != (held if last is None else min(last, held)):
+        # Damage to an inner page of the table hides rows without an error of SQLite's.
+        raise StoreCorruptError(db.path, f"messages of session {session_id!r} are missing; the file is kept as it is")
     return intact(db, session_id, rows)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 from .. import clock, sql
 from ..arguments import NewSession
+from ..content import decoded
 from ..database.transaction import Transaction
 from ..errors import ConflictError, NotFoundError
 from ..values import OPEN_STATUS, SessionInfo
+
+KEY: Final = 0
+UPDATED_AT: Final = 15
 
 _FIRST_VERSION: Final = 1
 _FIRST_SEQ: Final = 1
@@ -39,8 +42,8 @@ def create(db: Transaction, new: NewSession) -> SessionInfo:
     return made
 
 
-def key_of(db: Transaction, namespace: str, session_id: str) -> int:
-    """The key of a live session.
+def key_and_count(db: Transaction, namespace: str, session_id: str) -> tuple[int, int]:
+    """The key of a live session, and how many messages it should hold.
 
     Raises:
         NotFoundError: There is none.
@@ -48,7 +51,17 @@ def key_of(db: Transaction, namespace: str, session_id: str) -> int:
     rows = db.driver.execute(sql.FIND_SESSION_KEY, (namespace, session_id)).fetchall()
     if not rows:
         raise NotFoundError(session_id)
-    return int(rows[0][0])
+    key, message_count = rows[0]
+    return key, message_count
+
+
+def key_of(db: Transaction, namespace: str, session_id: str) -> int:
+    """The key of a live session.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    return key_and_count(db, namespace, session_id)[0]
 
 
 def tags_of(db: Transaction, session_key: int) -> tuple[str, ...]:
@@ -75,7 +88,7 @@ def info(row: Sequence[Any], tags: tuple[str, ...]) -> SessionInfo:
         status=status,
         pinned=bool(pinned),
         tags=tags,
-        metadata=json.loads(metadata) if metadata else {},
+        metadata=decoded(metadata) if metadata else {},
         version=version,
         message_count=message_count,
         last_seq=next_seq - 1,

@@ -29,7 +29,7 @@ _BY_NAME: Final = sa.and_(
     SESSIONS.c.namespace == sa.bindparam("namespace"), SESSIONS.c.session_id == sa.bindparam("session_id"), IS_LIVE
 )
 # Without one the dialect would bind a parameter for it.
-_NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
 _IN_RANGE: Final = sa.and_(MESSAGES.c.id > sa.bindparam("after"), MESSAGES.c.id < sa.bindparam("before"))
 
 
@@ -43,7 +43,10 @@ _NEW_SESSION_COLUMNS: Final = ("namespace", "session_id", "user_id", "agent_id",
 # Name -> (statement, its parameters in the order in which the callers give them).
 HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "FIND_SESSION": (sa.select(*SESSION_COLUMNS).where(_BY_NAME), ("namespace", "session_id")),
-    "FIND_SESSION_KEY": (sa.select(SESSIONS.c.session_key).where(_BY_NAME), ("namespace", "session_id")),
+    "FIND_SESSION_KEY": (
+        sa.select(SESSIONS.c.session_key, SESSIONS.c.message_count).where(_BY_NAME),
+        ("namespace", "session_id"),
+    ),
     "INSERT_SESSION": (
         _insert(SESSIONS, *_NEW_SESSION_COLUMNS)
         .on_conflict_do_nothing(index_elements=["namespace", "session_id"], index_where=IS_LIVE)
@@ -71,11 +74,11 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         tuple(column.name for column in MESSAGE_COLUMNS),
     ),
     "MESSAGES_FORWARD": (
-        sa.select(*MESSAGE_COLUMNS).where(_IN_RANGE).order_by(MESSAGES.c.id).limit(sa.bindparam("most")).offset(_NO_OFFSET),
+        sa.select(*MESSAGE_COLUMNS).where(_IN_RANGE).order_by(MESSAGES.c.id).limit(sa.bindparam("most")).offset(NO_OFFSET),
         ("after", "before", "most"),
     ),
     "MESSAGES_BACKWARD": (
-        sa.select(*MESSAGE_COLUMNS).where(_IN_RANGE).order_by(MESSAGES.c.id.desc()).limit(sa.bindparam("most")).offset(_NO_OFFSET),
+        sa.select(*MESSAGE_COLUMNS).where(_IN_RANGE).order_by(MESSAGES.c.id.desc()).limit(sa.bindparam("most")).offset(NO_OFFSET),
         ("after", "before", "most"),
     ),
     "MESSAGE_BY_DEDUPE_KEY": (
@@ -87,13 +90,21 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
 }
 
 
+def text_of(statement: Any) -> str:
+    """The text of a statement for the driver, with question marks for its parameters."""
+    return " ".join(str(statement.compile(dialect=_DIALECT)).split())
+
+
+def parameters_of(statement: Any) -> tuple[str, ...]:
+    """The names of a statement's parameters, in the order of the question marks."""
+    return tuple(statement.compile(dialect=_DIALECT).positiontup)
+
+
 def compiled(statement: Any, parameters: tuple[str, ...]) -> str:
     """The text of a statement, whose question marks take `parameters` in this order."""
-    result = statement.compile(dialect=_DIALECT)
-    positions = tuple(result.positiontup)
-    if positions != parameters:
-        raise AssertionError(f"parameters are {positions}, not {parameters}")
-    return " ".join(str(result).split())
+    if parameters_of(statement) != parameters:
+        raise AssertionError(f"parameters are {parameters_of(statement)}, not {parameters}")
+    return text_of(statement)
 
 
 def render() -> str:

@@ -15,6 +15,8 @@ from .statements import MESSAGE_COLUMNS, MESSAGES
 _STORED_COLUMNS = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _SYNTHETIC = {"synthetic": "interrupted"}
 _RESULT_BYTES = 1_000
+# A control character of an id takes so many in JSON.
+_ESCAPED_BYTES = 6
 
 
 def check(db: Transaction, namespace: str, session_id: str) -> ToolCallReport:
@@ -25,12 +27,12 @@ def check(db: Transaction, namespace: str, session_id: str) -> ToolCallReport:
 def repair(db: Transaction, namespace: str, session_id: str) -> list[Message]:
     """Append a result that says "interrupted" for each open call; nothing is deleted, and a second repair adds nothing."""
     involved = _involved(db, namespace, session_id)
-    kinds = {message.seq: message.kind for message in involved}
+    callers = {message.seq: message for message in involved}
     results = [
         prepare(
-            pairs.interrupted_result(call, item=kinds[call.seq] != "message"),
+            pairs.interrupted_result(call, callers[call.seq]),
             metadata=_SYNTHETIC,
-            max_bytes=_RESULT_BYTES + len(call.call_id) * 4,
+            max_bytes=_RESULT_BYTES + len(call.call_id) * _ESCAPED_BYTES,
         )
         for call in pairs.report(involved).unmatched_calls
     ]

@@ -1,0 +1,47 @@
+"""Whether a write-ahead log that lies beside a database file belongs to it.
+
+SQLite takes any valid log for the file's own: one left by a restored or copied database replaces the content, and closing the
+connection makes that last. So it is looked at first, through connections that cannot write.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ForeignDatabaseError
+from . import engine, paths
+
+
+class _Names(NamedTuple):
+    application_id: int
+    store_id: str | None
+
+
+def refuse_foreign_log(path: Path, *, timeout: float) -> None:
+    """Make sure that the log beside a file, if there is any, is its own. The writer lock is held.
+
+    Raises:
+        ForeignDatabaseError: It was written for another database; nothing was touched.
+    """
+    if not paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)) or not paths.size_of(path):
+        return
+    own = _names(path, without_log=True, timeout=timeout)
+    # A store whose tables are in the log still has no name of its own.
+    if own.store_id is not None and _names(path, without_log=False, timeout=timeout) != own:
+        raise ForeignDatabaseError(
+            paths.sidecar(path, paths.WAL_SUFFIX),
+            f"belongs to another database than {path.name}; move it away, nothing was touched",
+        )
+
+
+def _names(path: Path, *, without_log: bool, timeout: float) -> _Names:
+    connection = engine.connect_read_only(path, immutable=without_log)
+    try:
+        engine.set_busy_timeout(connection, int(timeout * 1000))
+        application_id = engine.pragma(connection, "application_id")
+        named = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store_info'").fetchall()[0][0]
+        rows = connection.execute("SELECT store_id FROM store_info").fetchall() if named else []
+        return _Names(application_id, rows[0][0] if rows else None)
+    finally:
+        connection.close()
