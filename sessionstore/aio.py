@@ -65,6 +65,19 @@ def _awaited(
     return call
 
 
+def _in_thread(
+    method: Callable[Concatenate[SessionStore, P], T],
+) -> Callable[Concatenate[AsyncSessionStore, P], Coroutine[Any, Any, T]]:
+    """For calls of many transactions: the whole call runs in a thread of its own, to its end."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncSessionStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(lambda: method(self._store, *args, **kwargs))
+
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return call
+
+
 class AsyncSessionStore:
     """Sessions and their messages in one file, for asyncio and trio. `sessionstore.aopen()` makes it.
 
@@ -141,6 +154,8 @@ class AsyncSessionStore:
     open_tool_calls = _awaited(SessionStore.open_tool_calls)
     check = _awaited(SessionStore.check)
     repair = _awaited(SessionStore.repair)
+    import_file = _in_thread(SessionStore.import_file)
+    export_file = _in_thread(SessionStore.export_file)
     _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
 
     async def _run(self, recorded: T) -> T:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar, Unpack
 
 from . import inputs, queries
 from .arguments import (
@@ -21,6 +22,7 @@ from .arguments import (
     several,
 )
 from .config import StoreSettings
+from .content import decoded
 from .database.database import Database, release
 from .database.transaction import Work
 from .errors import ClosedStoreError, InvalidInputError
@@ -31,6 +33,8 @@ from .values import (
     DeleteReceipt,
     Diagnosis,
     EndStatus,
+    ExportReceipt,
+    ImportReceipt,
     Message,
     Page,
     SessionInfo,
@@ -166,8 +170,9 @@ class SessionStore:
         if not isinstance(title, Unset):
             values["title"] = inputs.short_text("title", title, max_chars=inputs.MAX_TITLE_CHARS)
         if not isinstance(metadata, Unset):
-            inputs.metadata(metadata)
-            values["metadata"] = dict(metadata) if metadata is not None else None
+            # Decoded again, the dict cannot change until it is stored.
+            text = inputs.metadata(metadata)
+            values["metadata"] = None if text is None else decoded(text)
         for name, owner in (("user_id", user_id), ("agent_id", agent_id)):
             if not isinstance(owner, Unset):
                 values[name] = inputs.optional_identifier(name, owner)
@@ -280,10 +285,10 @@ class SessionStore:
         """
         namespace = self.namespace
         only_tell = inputs.flag("dry_run", dry_run)
-        if (session_ids is None) == (not filters):
+        wanted = session_filter(namespace, **filters)
+        if (session_ids is None) == wanted.chooses_all:
             raise InvalidInputError("session_ids", "give either ids or at least one filter")
         if session_ids is None:
-            wanted = session_filter(namespace, **filters)
             return self._write(lambda db: queries.lifecycle.delete_filtered(db, wanted, dry_run=only_tell))
         given = (session_ids,) if isinstance(session_ids, str) else several("session_ids", session_ids)
         ids = tuple(inputs.identifier("session_ids", one) for one in given)
@@ -412,6 +417,87 @@ class SessionStore:
         """Append a result that says "interrupted" for each open tool call; deletes nothing; a second call adds nothing."""
         wanted = inputs.identifier("session_id", session_id)
         return self._write(lambda db: queries.tool_calls.repair(db, self.namespace, wanted))
+
+    # -- files
+
+    def import_file(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        *,
+        format: Literal["auto", "sessionstore", "openai", "openai-messages"] = "auto",  # noqa: A002 - the usual word
+        on_conflict: Literal["fail", "skip", "replace", "new-id"] = "fail",
+        session_id: str | None = None,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> ImportReceipt:
+        """Store the conversations of a JSONL file, plain or gzip; each one is a transaction.
+
+        Args:
+            source: A path, or a binary file that is read from where it stands.
+            format: "sessionstore", the lossless export: sessions keep their seqs, instants, versions and namespaces; a store
+                with a namespace of its own takes them all into that one. "openai": one conversation a line. "openai-messages":
+                one message a line. By default the first line tells.
+            on_conflict: What becomes of a session whose id is taken: "fail" raises, "skip" leaves it out, "replace" deletes the
+                stored one, "new-id" appends a number to its id.
+            session_id: The id for a file with one message a line; the file's name without suffixes by default.
+            progress: Called with the bytes read so far and all that there are to read.
+
+        Raises:
+            InvalidInputError: A line is refused; it is named. A lossless file that is cut short or damaged is refused before
+                anything is stored; else what stood before the line is stored, as the message says.
+            ConflictError: An id is taken, with on_conflict="fail".
+            OSError: The file cannot be read.
+        """
+        from .formats.importing import import_file
+
+        self._require_open()
+        return import_file(
+            source,
+            self._write,
+            self._settings,
+            store_path=self._database.path,
+            file_format=format,
+            on_conflict=on_conflict,
+            session_id=session_id,
+            progress=progress,
+        )
+
+    def export_file(
+        self,
+        target: str | PathLike[str] | BinaryIO,
+        *,
+        format: Literal["sessionstore", "openai", "openai-messages"] = "sessionstore",  # noqa: A002 - the usual word
+        session_ids: str | Iterable[str] | None = None,
+        all_namespaces: bool = False,
+        progress: Callable[[int, int | None], object] | None = None,
+        **filters: Unpack[SessionFilters],
+    ) -> ExportReceipt:
+        """Write sessions to a JSONL file as they are at one moment.
+
+        Args:
+            target: A path or a binary file. A path appears whole or not at all, for its owner only; .gz is compressed.
+            format: "sessionstore" loses nothing. "openai" is one conversation a line: its messages and the session's metadata.
+                "openai-messages" is one message a line, of one session.
+            session_ids: Only these; without filters.
+            all_namespaces: Those of all namespaces, in the lossless format only.
+            progress: Called with the messages written so far and all that there are to write.
+            filters: Those of `list`; archived sessions are included unless `archived` says otherwise.
+
+        Raises:
+            NotFoundError: One of `session_ids` is not there.
+            OSError: The file cannot be written.
+        """
+        from .formats.exporting import export_file, selection
+
+        self._require_open()
+        namespace = None if inputs.flag("all_namespaces", all_namespaces) else self.namespace
+        return export_file(
+            target,
+            self._read,
+            selection(namespace, session_ids, filters, file_format=format),
+            store_path=self._database.path,
+            file_format=format,
+            progress=progress,
+        )
 
     # -- how calls run; the async face replaces these three
 

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import RunVar, current_token
 
 T = TypeVar("T")
+
+
+class _Door:
+    """The way into one event loop. Events that threads set while it is busy share one wake-up, which is a system call."""
+
+    __slots__ = ("_call_soon", "_ringing", "_set")
+
+    def __init__(self) -> None:
+        loop = current_token().native_token
+        self._call_soon = getattr(loop, "call_soon_threadsafe", None) or getattr(loop, "run_sync_soon")  # noqa: B009 - not typed
+        self._set: deque[anyio.Event] = deque()
+        self._ringing = False
+
+    def set(self, event: anyio.Event) -> None:
+        """Set an event from any thread; of no effect if the loop has ended."""
+        self._set.append(event)
+        if self._ringing:
+            return
+        self._ringing = True
+        try:
+            self._call_soon(self._open)
+        except RuntimeError:
+            # Both asyncio and trio say so: the loop is closed, nobody waits any more.
+            self._set.clear()
+
+    def _open(self) -> None:
+        # First this: whoever sets an event from now on rings again.
+        self._ringing = False
+        while self._set:
+            self._set.popleft().set()
+
+
+_DOOR: RunVar[_Door] = RunVar("sessionstore_door")
 
 
 class Arrival:
     """An event of the running loop that any thread may set."""
 
-    __slots__ = ("_call_soon", "_event")
+    __slots__ = ("_door", "_event")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
-        loop = current_token().native_token
-        self._call_soon = getattr(loop, "call_soon_threadsafe", None) or getattr(loop, "run_sync_soon")  # noqa: B009 - not typed
+        door = _DOOR.get(None)
+        if door is None:
+            door = _Door()
+            _DOOR.set(door)
+        self._door = door
 
     def set(self) -> None:
         """Wake the waiting task; of no effect if its loop has ended."""
-        try:
-            self._call_soon(self._event.set)
-        except RuntimeError:
-            # Both asyncio and trio say so: the loop is closed, nobody waits any more.
-            return
+        self._door.set(self._event)
 
     async def wait(self) -> None:
         """Return when it is set, or with the cancellation."""

@@ -14,9 +14,9 @@ from . import messages, sessions
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import catalog, edits, health, lifecycle, tool_calls
+    from . import catalog, edits, health, lifecycle, tool_calls, transfer
 
-__all__ = ["catalog", "edits", "health", "lifecycle", "messages", "sessions", "tool_calls"]
+__all__ = ["catalog", "edits", "health", "lifecycle", "messages", "sessions", "tool_calls", "transfer"]
 
 
 def __getattr__(name: str) -> ModuleType:

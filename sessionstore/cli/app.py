@@ -1,0 +1,293 @@
+"""The verbs and their options, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from ..config import locate
+from ..errors import ConfigError, InvalidInputError, NotFoundError, SessionStoreError
+from .console import complain, one_line, prepare_stdout
+
+if TYPE_CHECKING:
+    from ..store import SessionStore
+
+PROGRAM: Final = "sessionstore"
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Look into, fill and check a file of agent conversations.",
+    epilog="Try it in five seconds:  sessionstore demo\n\n"
+    "Exit codes: 0 done, 1 a failed check or store error, 2 wrong usage. Data go to stdout, everything else to stderr.",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+Agent = Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only those of this agent.")]
+User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only those of this user.")]
+Status = Annotated[
+    Literal["open", "completed", "failed", "expired"] | None, typer.Option("--status", help="Only those in this state.")
+]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated.")]
+Words = Annotated[
+    str | None, typer.Option("--text", metavar="WORDS", help="Only those with these words in a message or the title.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="WHEN", help="Only those changed since: 90m, 12h, 7d, 2w, a date or an ISO 8601 time."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The store that the options before the verb name."""
+
+    location: str | None
+    namespace: str
+
+    def path(self) -> Path:
+        """The file that the location means; nothing is created."""
+        try:
+            return locate(self.location)[0]
+        except ConfigError as error:
+            raise typer.BadParameter(str(error), param_hint="--store") from error
+
+    def open(self, *, writing: bool = False, migrate: bool = False) -> SessionStore:
+        """Open the store; only writing verbs make a file that is not there, and only they upgrade one."""
+        import sessionstore
+
+        self.path()
+        return sessionstore.open(self.location, namespace=self.namespace, must_exist=not writing, migrate=writing or migrate)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line. Errors are one line on stderr, never a traceback."""
+    prepare_stdout()
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        complain(f"{error.format_message().rstrip('.')}; see: {context.command_path if context else PROGRAM} --help")
+        return error.exit_code
+    except NotFoundError as error:
+        complain(f"there is no session {error.session_id!r}; see: {PROGRAM} sessions")
+    except InvalidInputError as error:
+        complain(str(error))
+        # What a file holds is not the fault of the command line.
+        return FAILED if error.field == "source" else WRONG_USAGE
+    except SessionStoreError as error:
+        complain(str(error))
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error))
+    else:
+        return code if isinstance(code, int) else 0
+    return FAILED
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"warning: {one_line(str(message))}\n")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import sessionstore
+
+        sys.stdout.write(f"{PROGRAM} {sessionstore.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="PATH_OR_URL",
+            help="The store: a path or an sqlite:/// URL. By default SESSIONSTORE_URL, else a file in the user's data folder.",
+        ),
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", metavar="NS", help="The namespace of the sessions.")] = "",
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    del version
+    context.obj = Target(store, namespace)
+    if context.invoked_subcommand is None:
+        context.get_help()
+
+
+@app.command("demo", epilog="Example:  sessionstore demo --path /tmp/try-it")
+def _demo(
+    path: Annotated[
+        Path | None,
+        typer.Option("--path", metavar="FOLDER", help="Where to put the demo's file. By default a new temporary folder."),
+    ] = None,
+) -> None:
+    """Record conversations, kill the program that writes, and see that nothing is lost."""
+    from .demo import run_demo
+
+    raise typer.Exit(run_demo(path))
+
+
+@app.command("path", epilog='Example:  ls -l "$(sessionstore path)"')
+def _path(context: typer.Context, json: Json = False) -> None:
+    """Tell where the store is. Nothing is created."""
+    from .looking import show_path
+
+    show_path(context.obj, as_json=json)
+
+
+@app.command("status", epilog="Example:  sessionstore --store agent.db status --json")
+def _status(context: typer.Context, json: Json = False) -> None:
+    """Show sizes, counts and how the file is kept safe."""
+    from .looking import show_status
+
+    show_status(context.obj, as_json=json)
+
+
+@app.command("doctor", epilog="Example:  sessionstore doctor || echo 'restore a backup'")
+def _doctor(context: typer.Context, json: Json = False) -> None:
+    """Look at every page and message for damage; exit code 1 if a check fails."""
+    from .looking import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(context.obj, as_json=json))
+
+
+@app.command(
+    "sessions",
+    epilog="Examples:\n\n  sessionstore sessions --agent helper --since 7d\n\n"
+    "  sessionstore sessions --all --json | jq -r .session_id",
+)
+def _sessions(
+    context: typer.Context,
+    *,
+    agent: Agent = None,
+    user: User = None,
+    status: Status = None,
+    tag: Tags = None,
+    text: Words = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to list at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where an earlier list ended.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List all of them, page after page.")] = False,
+    json: Json = False,
+) -> None:
+    """List sessions, last changed first. Archived ones are left out."""
+    from .looking import Choice, list_sessions
+
+    if everything and cursor is not None:
+        raise typer.BadParameter("--all and --cursor exclude each other.")
+    choice = Choice(agent, user, status, tag, text, since)
+    list_sessions(context.obj, choice, limit=limit, cursor=cursor, everything=everything, as_json=json)
+
+
+@app.command(
+    "show", epilog="Examples:\n\n  sessionstore show user-alice --last 10\n\n  sessionstore show user-alice --json > alice.jsonl"
+)
+def _show(
+    context: typer.Context,
+    session_id: Annotated[str, typer.Argument(metavar="ID", help="The session.")],
+    last: Annotated[int | None, typer.Option("--last", min=0, metavar="N", help="Only the newest N messages.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a conversation."""
+    from .looking import show_session
+
+    show_session(context.obj, session_id, last=last, as_json=json)
+
+
+@app.command(
+    "import",
+    epilog="Examples:\n\n  sessionstore import chats.jsonl.gz\n\n  cat backup.jsonl | sessionstore import - --on-conflict skip",
+)
+def _import(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSONL files, plain or gzip; - is stdin.")],
+    file_format: Annotated[
+        Literal["auto", "sessionstore", "openai", "openai-messages"],
+        typer.Option("--format", help="The layout; by default the first line tells."),
+    ] = "auto",
+    on_conflict: Annotated[
+        Literal["fail", "skip", "replace", "new-id"],
+        typer.Option("--on-conflict", help="What to do with a session whose id is taken."),
+    ] = "fail",
+    session_id: Annotated[
+        str | None,
+        typer.Option("--session-id", metavar="ID", help="The id for a file with one message a line; its name by default."),
+    ] = None,
+) -> None:
+    """Store the conversations of JSONL files; each one is a transaction."""
+    from .moving import import_files
+
+    if session_id is not None and len(files) > 1:
+        raise typer.BadParameter("--session-id goes with one FILE.")
+    import_files(context.obj, files, file_format=file_format, on_conflict=on_conflict, session_id=session_id)
+
+
+@app.command(
+    "export",
+    epilog="Examples:\n\n  sessionstore export -o backup.jsonl.gz\n\n"
+    "  sessionstore export --format openai --tag good > train.jsonl",
+)
+def _export(
+    context: typer.Context,
+    session_ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these sessions; else all.")] = None,
+    *,
+    target: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="Where to write; .gz is compressed. - is stdout.")
+    ] = "-",
+    file_format: Annotated[
+        Literal["sessionstore", "openai", "openai-messages"],
+        typer.Option(
+            "--format", help="sessionstore loses nothing; openai has one conversation a line, openai-messages one message."
+        ),
+    ] = "sessionstore",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", help="The sessions of every namespace.")] = False,
+    agent: Agent = None,
+    user: User = None,
+    status: Status = None,
+    tag: Tags = None,
+    text: Words = None,
+    since: Since = None,
+) -> None:
+    """Write sessions as JSONL, as they are at one moment."""
+    from .looking import Choice
+    from .moving import export_sessions
+
+    choice = Choice(agent, user, status, tag, text, since)
+    if session_ids and choice.filters():
+        raise typer.BadParameter("give either IDs or filters.")
+    if all_namespaces and (session_ids or file_format != "sessionstore"):
+        raise typer.BadParameter("--all-namespaces goes with the format sessionstore, without IDs.")
+    export_sessions(context.obj, target, choice, session_ids, file_format=file_format, all_namespaces=all_namespaces)
+
+
+@app.command("upgrade", epilog="Example:  sessionstore --store old.db upgrade")
+def _upgrade(context: typer.Context) -> None:
+    """Bring the file to this version's schema, after a backup of it."""
+    from .moving import upgrade
+
+    upgrade(context.obj)

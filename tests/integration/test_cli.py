@@ -1,0 +1,535 @@
+"""The command line as users run it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sessionstore
+from sessionstore.cli import main
+from sessionstore.cli.app import Target
+from sessionstore.cli.moving import upgrade
+from sessionstore.database.upgrade import BACKUP_INFIX
+
+VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "import", "export", "upgrade")
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
+EVIL = "[bold]hi[/bold] \x1b[31mred\x1b]0;title\x07 \x9b5m \u202egnp.exe\rover :smile: \x7f"
+
+
+class Run:
+    """What a process said and how it ended."""
+
+    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = done.returncode
+        self.out = done.stdout.decode()
+        self.err = done.stderr.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Runs `python -m sessionstore` on one store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "agent.db"
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONSTORE", "XDG_"))}
+        self.environment |= {"HOME": str(folder), "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"}
+
+    def bare(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
+        command = [sys.executable, "-m", "sessionstore", *arguments]
+        return Run(
+            subprocess.run(
+                command, input=stdin, capture_output=True, cwd=self.folder, env=self.environment | environment, check=False
+            )
+        )
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
+        return self.bare("--store", str(self.store), *arguments, stdin=stdin, **environment)
+
+
+class Inside:
+    """Runs the command line in this process, which is faster, where the process itself does not matter."""
+
+    def __init__(self, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.store = store
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> Run:
+        code = main(["--store", str(self.store), *arguments])
+        out, err = self.capsys.readouterr()
+        return Run(subprocess.CompletedProcess(arguments, code, out.encode(), err.encode()))
+
+
+@pytest.fixture
+def inside(filled: Shell, capsys: pytest.CaptureFixture[str]) -> Inside:
+    return Inside(filled.store, capsys)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:
+    with sessionstore.open(shell.store) as store:
+        chat = store.session("user-alice", agent_id="helper", user_id="alice", title="Capitals", tags=["good"])
+        chat.append("user", "What's the capital of France?")
+        chat.append(
+            "assistant",
+            None,
+            tool_calls=[{"id": "c-1", "type": "function", "function": {"name": "look_up", "arguments": '{"country": "France"}'}}],
+            model="m-1",
+            input_tokens=12,
+            output_tokens=3,
+            response_time_ms=420,
+        )
+        chat.append("tool", "Paris", tool_call_id="c-1")
+        store.session("user-bob", agent_id="other").append("user", "hello")
+        store.in_namespace("team").session("user-carol").append("user", EVIL)
+    return shell
+
+
+def require_one_error_line(run: Run) -> None:
+    assert re.fullmatch(r"error: [^\n]+\n", run.err), run.err
+    assert "Traceback" not in run.err
+    assert run.out == ""
+
+
+# -- path, status, doctor, upgrade
+
+
+def test_path_tells_where_the_store_is_and_creates_nothing(shell: Shell) -> None:
+    run = shell("path")
+    assert (run.code, run.out) == (0, f"{shell.store}\n")
+    assert "does not exist yet" in run.err
+    assert shell("path", "--json").json == {"path": str(shell.store), "exists": False, "size_bytes": 0}
+    assert shell.bare("path").code == 0
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_path_follows_the_environment_and_url(filled: Shell) -> None:
+    assert filled.bare("path", SESSIONSTORE_URL=f"sqlite:///{filled.store}").out == f"{filled.store}\n"
+    told = filled("path", "--json").json
+    assert told == {"path": str(filled.store), "exists": True, "size_bytes": filled.store.stat().st_size}
+
+
+@pytest.mark.parametrize("verb", [["status"], ["doctor"], ["sessions"], ["show", "s"], ["export"], ["upgrade"]])
+def test_reading_verbs_create_no_store(shell: Shell, verb: Sequence[str]) -> None:
+    run = shell(*verb)
+    assert run.code == 1
+    require_one_error_line(run)
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_status_shows_every_figure(filled: Shell) -> None:
+    told = filled("status", "--json").json
+    with sessionstore.open(filled.store) as store:
+        status = store.status()
+    assert told.keys() == set(sessionstore.StoreStatus.__annotations__)
+    assert (told["store_id"], told["sessions"], told["messages"]) == (status.store_id, 3, 5)
+    assert status.store_id in filled("status").out
+
+
+def test_doctor_says_that_all_is_well(filled: Shell) -> None:
+    run = filled("doctor")
+    assert run.code == 0
+    assert "FAILED" not in run.out
+    told = filled("doctor", "--json").json
+    assert told["ok"] is True
+    assert {"structure", "checksums"} <= {check["name"] for check in told["checks"]}
+
+
+def test_doctor_exits_1_when_a_message_is_damaged(filled: Shell) -> None:
+    with closing(sqlite3.connect(filled.store)) as other_program:
+        other_program.execute("UPDATE messages SET text = 'other' WHERE text = 'hello'")
+        other_program.commit()
+    run = filled("doctor")
+    assert run.code == 1
+    assert re.search(r"FAILED +checksums", run.out)
+    told = filled("doctor", "--json")
+    assert told.code == 1
+    assert told.json["ok"] is False
+
+
+def test_upgrade_says_that_there_is_nothing_to_do(filled: Shell) -> None:
+    run = filled("upgrade")
+    assert (run.code, run.out) == (0, "")
+    assert "has schema" in run.err
+    assert "nothing to do" in run.err
+
+
+class OlderFile(Target):
+    """A store whose schema is older: only an open that may migrate succeeds. There is no older schema yet."""
+
+    def open(self, *, writing: bool = False, migrate: bool = False) -> sessionstore.SessionStore:
+        if not migrate:
+            raise sessionstore.ConfigError("its schema is older")
+        return super().open(migrate=True)
+
+
+def test_upgrade_says_what_was_done_and_where_the_backup_is(filled: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    backup = filled.folder / f"agent.db{BACKUP_INFIX}0000.db"
+    backup.touch()
+    upgrade(OlderFile(str(filled.store), ""))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"upgraded to schema \d{4}\n", err)
+    assert f"the file as it was before: {backup}" in err
+
+
+def test_upgrade_refuses_a_newer_file(filled: Shell) -> None:
+    with closing(sqlite3.connect(filled.store)) as other_program:
+        other_program.execute("UPDATE sessionstore_version SET version_num = '9999'")
+        other_program.commit()
+    run = filled("upgrade")
+    assert run.code == 1
+    require_one_error_line(run)
+    assert "newer" in run.err
+
+
+# -- sessions
+
+
+def test_sessions_lists_ids_counts_and_tags(filled: Shell) -> None:
+    run = filled("sessions")
+    header, *rows = run.out.splitlines()
+    assert header.split() == ["SESSION", "MESSAGES", "CHANGED", "STATUS", "AGENT", "USER", "TAGS", "TITLE"]
+    assert [row.split()[0] for row in rows] == ["user-bob", "user-alice"]
+    assert rows[1].split()[-4:] == ["helper", "alice", "good", "Capitals"]
+    assert run.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--agent", "helper"], ["user-alice"]),
+        (["--user", "alice"], ["user-alice"]),
+        (["--status", "completed"], []),
+        (["--status", "open"], ["user-bob", "user-alice"]),
+        (["--tag", "good"], ["user-alice"]),
+        (["--tag", "good", "--tag", "bad"], []),
+        (["--text", "capital of"], ["user-alice"]),
+        (["--since", "5m"], ["user-bob", "user-alice"]),
+        (["--since", "2999-01-01"], []),
+        (["--since", "2000-01-01T00:00:00+05:00"], ["user-bob", "user-alice"]),
+    ],
+)
+def test_sessions_takes_filters(inside: Inside, options: Sequence[str], expected: Sequence[str]) -> None:
+    run = inside("sessions", "--json", *options)
+    assert [info["session_id"] for info in run.json_lines] == expected
+
+
+def test_sessions_in_a_namespace(filled: Shell) -> None:
+    run = filled("--namespace", "team", "sessions", "--json")
+    assert [info["session_id"] for info in run.json_lines] == ["user-carol"]
+    assert run.json_lines[0].keys() == set(sessionstore.SessionInfo.__annotations__)
+
+
+def test_sessions_come_in_pages_or_all_at_once(filled: Shell) -> None:
+    first = filled("sessions", "--limit", "1", "--json")
+    cursor = re.fullmatch(r"more: --cursor (\S+)\n", first.err)
+    assert cursor
+    second = filled("sessions", "--limit", "1", "--json", "--cursor", cursor[1])
+    assert [info["session_id"] for info in first.json_lines + second.json_lines] == ["user-bob", "user-alice"]
+    assert second.err == ""
+    assert len(filled("sessions", "--limit", "1", "--json", "--all").json_lines) == 2
+
+
+def test_no_sessions_are_no_data(filled: Shell) -> None:
+    run = filled("sessions", "--agent", "nobody")
+    assert (run.code, run.out, run.err) == (0, "", "no sessions\n")
+
+
+# -- show
+
+
+def test_show_renders_a_chat(filled: Shell) -> None:
+    run = filled("show", "user-alice")
+    assert run.code == 0
+    shown = ("Capitals", "What's the capital of France?", "m-1", "12 tokens in", "420 ms", "answers c-1", "Paris")
+    for words in (*shown, 'look_up({"country": "France"})'):
+        assert words in run.out
+    assert all(line == line.rstrip() for line in run.out.splitlines())
+
+
+def test_show_as_json_is_the_session_and_its_messages(filled: Shell) -> None:
+    session, *messages = filled("show", "user-alice", "--json").json_lines
+    assert (session["type"], session["session_id"], session["message_count"]) == ("session", "user-alice", 3)
+    assert [message["seq"] for message in messages] == [1, 2, 3]
+    assert messages[2]["message"] == {"role": "tool", "content": "Paris", "tool_call_id": "c-1"}
+
+
+def test_show_can_be_cut_to_the_newest(filled: Shell) -> None:
+    assert [line["seq"] for line in filled("show", "user-alice", "--json", "--last", "1").json_lines[1:]] == [3]
+
+
+@pytest.mark.parametrize("arguments", [["show", "nobody"], ["export", "nobody"]])
+def test_a_session_that_is_not_there_is_an_error(filled: Shell, arguments: Sequence[str]) -> None:
+    run = filled(*arguments)
+    assert run.code == 1
+    require_one_error_line(run)
+    assert "there is no session 'nobody'" in run.err
+
+
+@pytest.mark.parametrize("arguments", [["show", "user-carol"], ["sessions"], ["export"], ["show", "user-carol", "--json"]])
+def test_stored_text_cannot_command_the_terminal(filled: Shell, arguments: Sequence[str]) -> None:
+    with sessionstore.open(filled.store, namespace="team") as store:
+        store.update("user-carol", title=EVIL)
+    out = filled("--namespace", "team", *arguments).out
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out)
+    assert "[bold]hi[/bold]" in out
+    assert ":smile:" in out
+    assert re.search(r"\\(x|u00)1b\[31mred", out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
+def test_no_colour_and_no_escape_reach_a_terminal_that_wants_none(filled: Shell) -> None:
+    import pty
+
+    control, terminal = pty.openpty()
+    command = [sys.executable, "-m", "sessionstore", "--store", str(filled.store), "--namespace", "team", "show", "user-carol"]
+    environment = filled.environment | {"NO_COLOR": "1", "TERM": "dumb"}
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=filled.folder, env=environment) as child:
+        os.close(terminal)
+        seen = b""
+        try:
+            while chunk := os.read(control, 4096):
+                seen += chunk
+        except OSError:
+            # Linux says so when the child has closed its side.
+            pass
+    os.close(control)
+    assert child.returncode == 0
+    assert b"[bold]hi[/bold]" in seen
+    assert b"\x1b" not in seen
+    assert b"\x07" not in seen
+
+
+def test_a_narrow_encoding_of_stdout_is_no_error(filled: Shell) -> None:
+    filled("import", "-", stdin=json.dumps({"id": "unicode", "messages": [{"role": "user", "content": "☔ ü"}]}).encode())
+    run = filled("show", "unicode", PYTHONIOENCODING="ascii")
+    assert run.code == 0
+    assert "☔ ü" in run.out
+
+
+# -- import and export
+
+
+def test_import_and_export_give_back_what_came_in(shell: Shell) -> None:
+    lines = [{"id": f"s{number}", "messages": [{"role": "user", "content": f"é {number}"}]} for number in range(3)]
+    (shell.folder / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = shell("import", "chats.jsonl")
+    assert (run.code, run.out, run.err) == (0, "", "chats.jsonl: 3 conversations, 3 messages stored\n")
+    back = shell("export", "--format", "openai")
+    assert [{key: value for key, value in line.items() if key != "session_id"} for line in back.json_lines] == lines
+    assert back.err.startswith("3 conversations, 3 messages, ")
+    single = shell("export", "--format", "openai-messages", "s1")
+    assert single.json_lines == lines[1]["messages"]
+
+
+def test_the_real_conversations_come_back_from_the_command_line(shell: Shell, airline_conversations: list[dict[str, Any]]) -> None:
+    data = "".join(json.dumps(line) + "\n" for line in airline_conversations).encode()
+    (shell.folder / "airline.jsonl.gz").write_bytes(gzip.compress(data))
+    assert shell("import", "airline.jsonl.gz").err == "airline.jsonl.gz: 100 conversations, 2,526 messages stored\n"
+    back = shell("export", "--format", "openai").json_lines
+    assert [{key: value for key, value in line.items() if key != "session_id"} for line in back] == airline_conversations
+
+
+def test_stdin_stdout_and_gzip_files_fit_together(filled: Shell) -> None:
+    assert filled("export", "-o", "all.jsonl.gz", "--all-namespaces").out == ""
+    packed = (filled.folder / "all.jsonl.gz").read_bytes()
+    plain = filled("export", "--all-namespaces").out.encode()
+    assert gzip.decompress(packed) == plain
+    for number, data in enumerate((packed, plain)):
+        other = ["--store", str(filled.folder / f"other-{number}.db")]
+        run = filled.bare(*other, "import", "-", stdin=data)
+        assert (run.code, run.err) == (0, "-: 3 conversations, 5 messages stored\n")
+        assert filled.bare(*other, "export", "--all-namespaces").out.encode() == plain
+
+
+def test_import_takes_several_files_and_stops_at_the_first_bad_one(shell: Shell) -> None:
+    good = json.dumps({"role": "user", "content": "x"})
+    for name, text in (("a.jsonl", good), ("b.jsonl", "{"), ("c.jsonl", good)):
+        (shell.folder / name).write_text(text)
+    run = shell("import", "a.jsonl", "b.jsonl", "c.jsonl")
+    assert run.code == 1
+    assert run.err.splitlines()[0] == "a.jsonl: 1 conversations, 1 messages stored"
+    assert run.err.splitlines()[1].startswith("error: source: line 1 of b.jsonl: is not JSON")
+    assert [info["session_id"] for info in shell("sessions", "--json").json_lines] == ["a"]
+
+
+def test_import_says_what_became_of_taken_ids(filled: Shell) -> None:
+    filled("export", "-o", "all.jsonl")
+    failed = filled("import", "all.jsonl")
+    assert failed.code == 1
+    require_one_error_line(failed)
+    assert "2 skipped" in filled("import", "all.jsonl", "--on-conflict", "skip").err
+    assert "2 of them replaced others" in filled("import", "all.jsonl", "--on-conflict", "replace").err
+    assert "user-alice is now user-alice-2" in filled("import", "all.jsonl", "--on-conflict", "new-id").err
+
+
+def test_a_mistyped_file_makes_no_store(shell: Shell) -> None:
+    run = shell("import", "nothing.jsonl")
+    assert run.code == 1
+    require_one_error_line(run)
+    assert not shell.store.exists()
+
+
+def test_import_takes_an_id_for_a_file_of_messages(shell: Shell) -> None:
+    line = json.dumps({"role": "user", "content": "x"}).encode()
+    assert shell("import", "-", "--session-id", "mine", stdin=line).code == 0
+    assert shell("show", "mine").code == 0
+    assert shell("import", "-", stdin=line).code == 0
+    assert shell("show", "stdin").code == 0
+
+
+def test_export_takes_filters(filled: Shell) -> None:
+    run = filled("export", "--format", "openai", "--agent", "helper", "--tag", "good", "--since", "1h")
+    assert [line["session_id"] for line in run.json_lines] == ["user-alice"]
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
+    with sessionstore.open(filled.store) as store:
+        store.session("long").append_many([{"role": "user", "content": "x" * 1000}] * 1000)
+    command = [sys.executable, "-m", "sessionstore", "--store", str(filled.store), "export"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=filled.environment) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+# -- wrong usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bogus"],
+        ["--bogus"],
+        ["sessions", "--bogus"],
+        ["sessions", "--limit", "0"],
+        ["sessions", "--limit", "many"],
+        ["sessions", "--status", "closed"],
+        ["sessions", "--since", "yesterday"],
+        ["sessions", "--all", "--cursor", "x"],
+        ["sessions", "--cursor", "x"],
+        ["show"],
+        ["show", ""],
+        ["show", "a", "b"],
+        ["import"],
+        ["import", "-", "--format", "csv"],
+        ["import", "-", "--on-conflict", "merge"],
+        ["import", "-", "-", "--session-id", "x"],
+        ["export", "id", "--tag", "x"],
+        ["export", "--all-namespaces", "--format", "openai"],
+        ["export", "--format", "openai-messages"],
+        ["--store", "postgresql://host/db", "status"],
+        ["--store", "", "path"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(inside: Inside, arguments: Sequence[str]) -> None:
+    run = inside(*arguments)
+    assert run.code == 2
+    require_one_error_line(run)
+
+
+def test_wrong_usage_ends_the_process_with_exit_code_2(shell: Shell) -> None:
+    run = shell("sessions", "--bogus")
+    assert run.code == 2
+    require_one_error_line(run)
+
+
+def test_a_damaged_store_is_one_line_and_exit_code_1(shell: Shell) -> None:
+    shell.store.write_bytes(b"no database at all")
+    for verb in (["status"], ["import", "-"], ["export"]):
+        run = shell(*verb)
+        assert run.code == 1
+        require_one_error_line(run)
+
+
+# -- help and start
+
+
+def test_help_lists_every_verb_with_a_summary(shell: Shell) -> None:
+    for arguments in ([], ["--help"]):
+        run = shell.bare(*arguments)
+        assert (run.code, run.err) == (0, "")
+        for verb in VERBS:
+            assert re.search(rf"^\W*{verb} +[A-Z][^│]+\.", run.out, re.MULTILINE), verb
+    assert list(shell.folder.iterdir()) == []
+
+
+def documented() -> dict[str, tuple[str, list[str]]]:
+    """Each verb of the documentation: its text, and the options that it lists."""
+    sections = re.split(r"^## ", DOCUMENTATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = {section.split("\n", 1)[0].strip("`"): section for section in sections}
+    return {verb: (text, re.findall(r"^\| `(-{1,2}[a-z-]+)", text, re.MULTILINE)) for verb, text in found.items() if verb in VERBS}
+
+
+def test_the_documentation_has_every_verb() -> None:
+    assert set(documented()) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_and_documentation_name_the_same_options(shell: Shell, verb: str) -> None:
+    run = shell.bare(verb, "--help")
+    assert (run.code, run.err) == (0, "")
+    _, listed = documented()[verb]
+    offered = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?= )", run.out.split("Options", 1)[1].split("Example", 1)[0])) - {"--help"}
+    assert set(listed) == offered
+    assert "Example" in run.out
+    assert f"sessionstore {verb}" in run.out or f" {verb}" in run.out.split("Example", 1)[1]
+
+
+def test_version_is_the_package_s(shell: Shell) -> None:
+    assert shell.bare("--version").out == f"sessionstore {sessionstore.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["path"], ["path", "--json"], ["sessions", "--help"]])
+def test_help_and_path_load_neither_sqlalchemy_nor_alembic(shell: Shell, arguments: Sequence[str]) -> None:
+    program = (
+        "import sys; from sessionstore.cli import main; code = main(sys.argv[1:])\n"
+        "heavy = {'sqlalchemy', 'sqlmodel', 'alembic', 'httpx'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, env=shell.environment, cwd=shell.folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_it_says_how_to_get_it(shell: Shell, missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; from sessionstore.cli import main; sys.exit(main(['path']))"
+    done = Run(subprocess.run([sys.executable, "-c", program], capture_output=True, env=shell.environment, check=False))
+    assert done.code == 2
+    assert done.err == 'error: the command line needs typer and rich: pip install "sessionstore[cli]"\n'
+
+
+def test_it_can_be_called_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--store", str(tmp_path / "no.db"), "status"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert main(["--store", str(tmp_path / "no.db"), "path"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'no.db'}\n"

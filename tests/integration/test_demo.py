@@ -1,0 +1,119 @@
+"""The demo keeps its promise, and says so if it could not."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import sessionstore
+from sessionstore.cli.demo import LIVE_SESSION, SHOWN_SESSION, missing, record_and_kill, verify
+
+
+def run_demo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sessionstore", "demo", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "PYTHONIOENCODING": "utf-8"} | environment,
+        check=False,
+    )
+
+
+def test_a_newcomer_sees_that_nothing_is_lost(tmp_path: Path) -> None:
+    run = run_demo(tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    told = re.search(r"all (\d+) acknowledged messages are there, none is lost", run.stdout)
+    assert told
+    assert int(told[1]) >= 150
+    (path,) = tmp_path.glob("*/demo.db")
+    assert str(path) in run.stdout
+    assert "tide_table(" in run.stdout
+    assert f"sessionstore --store {path} sessions" in run.stdout
+    with sessionstore.open(path, must_exist=True) as store:
+        assert store.count() == 3
+        assert store.doctor().ok
+        assert store.get(LIVE_SESSION).message_count >= int(told[1])  # type: ignore[union-attr]
+        assert store.check(SHOWN_SESSION).ok
+        assert sum(message.output_tokens or 0 for message in store.messages(SHOWN_SESSION)) > 0
+
+
+def test_the_demo_goes_where_it_is_told_and_never_over_an_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    assert run_demo(tmp_path, "--path", str(folder)).returncode == 0
+    before = (folder / "demo.db").read_bytes()
+    again = run_demo(tmp_path, "--path", str(folder))
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: ")
+    assert (folder / "demo.db").read_bytes() == before
+
+
+def test_the_demo_reads_well_without_colour(tmp_path: Path) -> None:
+    assert "\x1b" not in run_demo(tmp_path, NO_COLOR="1").stdout
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> tuple[Path, list[int]]:
+    path = tmp_path / "demo.db"
+    return path, record_and_kill(path, kill_after=20)
+
+
+def told(path: Path, acknowledged: list[int]) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    code = verify(path, acknowledged, console)
+    return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_writer_is_killed_while_it_writes(killed: tuple[Path, list[int]]) -> None:
+    path, acknowledged = killed
+    assert acknowledged == list(range(1, len(acknowledged) + 1))
+    assert len(acknowledged) >= 20
+    with sessionstore.open(path, must_exist=True) as store:
+        assert missing(store, acknowledged) == []
+
+
+def test_a_lost_message_is_told_and_fails_the_demo(killed: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]) -> None:
+    path, acknowledged = killed
+    code, words = told(path, [*acknowledged, 100_000])
+    assert code == 1
+    assert "1 acknowledged messages are missing" in words
+    assert told(path, acknowledged)[0] == 0
+
+
+def test_a_changed_message_is_told_and_fails_the_demo(killed: tuple[Path, list[int]]) -> None:
+    path, acknowledged = killed
+    with sessionstore.open(path) as store:
+        store.truncate(LIVE_SESSION, after=0)
+    code, words = told(path, acknowledged)
+    assert code == 1
+    assert f"{len(acknowledged)} acknowledged messages are missing" in words
+
+
+def test_a_writer_that_acknowledged_nothing_fails_the_demo(killed: tuple[Path, list[int]]) -> None:
+    assert told(killed[0], []) == (1, "  FAILED: the writing process acknowledged nothing\n")
+
+
+def test_the_writer_ends_when_nobody_listens(tmp_path: Path) -> None:
+    """It must not fill the disk after its parent has died."""
+    command = [sys.executable, "-m", "sessionstore.cli.demo", str(tmp_path / "demo.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(60) != 0
+
+
+def test_the_temporary_folder_is_the_system_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sessionstore.cli.demo import _fresh_file
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = _fresh_file(None), _fresh_file(None)
+    assert first != second
+    assert first.parent.parent == second.parent.parent == tmp_path
