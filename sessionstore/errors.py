@@ -170,8 +170,8 @@ class StoreIOError(_FileError, OSError):
 class ForkedStoreError(SessionStoreError):
     """A store was used in a forked child; SQLite connections do not survive a fork. Open it again in the child."""
 
-    def __init__(self) -> None:
-        super().__init__("this store was opened before a fork; open it again in the child process")
+    def __init__(self, message: str = "this store was opened before a fork; open it again in the child process") -> None:
+        super().__init__(message)
 
 
 class ClosedStoreError(SessionStoreError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .config import DEFAULT_BUSY_TIMEOUT, DEFAULT_MAX_TEXT_BYTES, Durability, OpenOptions, StoreSettings, locate
 from .database import paths
-from .database.database import Database, acquire, open_in_memory
+from .database.database import Database
+from .database.registry import acquire, open_in_memory
 from .errors import ConfigError
 from .store import SessionStore
 

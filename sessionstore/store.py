@@ -23,7 +23,8 @@ from .arguments import (
 )
 from .config import StoreSettings
 from .content import decoded
-from .database.database import Database, release
+from .database.database import Database
+from .database.registry import release
 from .database.transaction import Work
 from .errors import ClosedStoreError, InvalidInputError
 from .rows import PreparedMessage, chat_message, prepare

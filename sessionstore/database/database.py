@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import sqlite3
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -15,11 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..config import OpenOptions
 from ..errors import (
     ClosedStoreError,
-    ConfigError,
     ForkedStoreError,
     NotADatabaseError,
     ReadOnlyStoreError,
-    SessionStoreError,
     StoreCorruptError,
     StoreIOError,
     StoreOpenError,
@@ -40,32 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EXIT_TIMEOUT: Final = 1.0
 _SNIFFED_BYTES: Final = 4_096
 _CIPHER_DISTINCT_BYTES: Final = 200
 _HEADER: Final = b"SQLite format 3\0"
-
-
-class _Registry:
-    """The open databases of this process, so that stores on one file share one."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.files: dict[paths.FileIdentity, Database] = {}
-        self.in_memory: set[Database] = set()
-        self._turns: dict[paths.FileIdentity, threading.Lock] = {}
-
-    def turn(self, identity: paths.FileIdentity) -> threading.Lock:
-        """The lock under which one file is opened and closed."""
-        with self.lock:
-            return self._turns.setdefault(identity, threading.Lock())
-
-    def all(self) -> list[Database]:
-        """Every open database."""
-        return [*self.files.values(), *self.in_memory]
-
-
-_registry = _Registry()
 
 
 class Database:
@@ -83,7 +55,6 @@ class Database:
 
     def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, timeout: float) -> None:
         engine.require_usable_sqlite()
-        _watch_process()
         self.path = file.path if file else None
         self.read_only = options.read_only
         self.warnings: list[str] = list(file.warnings) if file else []
@@ -142,11 +113,30 @@ class Database:
         idle = self.readers.take_all(timeout=timeout)
         self.writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=idle)
 
+    def pause(self, *, timeout: float) -> bool:
+        """Before a fork: close every connection and hold all calls back; False if a call does not end in time.
+
+        A child inherits SQLite's belief in locks that only the parent holds, so it must not inherit a connection.
+        """
+        if self.path is None or self._fault is not None:
+            return False
+        deadline = time.monotonic() + timeout
+        if not self.readers.pause(deadline=deadline):
+            return False
+        if not self.writer.pause(deadline=deadline):
+            self.readers.resume()
+            return False
+        return True
+
+    def resume(self) -> None:
+        """After a fork, in the parent: let calls go on; they open connections anew."""
+        self.writer.resume()
+        self.readers.resume()
+
     def abandon(self) -> None:
-        """In a forked child: never touch the parent's connections again, nor close them when the child ends."""
+        """After a fork, in the child: this database is the parent's."""
         self._fault = ForkedStoreError
         self.writer.abandon_lock()
-        _keep_for_ever(self)
 
     def check_size(self, driver: sqlite3.Connection) -> None:
         """Compare the file's size with its page count; only meaningful while the log is empty or copied.
@@ -278,46 +268,6 @@ class Database:
         return mine
 
 
-def acquire(file: paths.PreparedFile, options: OpenOptions, *, timeout: float) -> Database:
-    """The open database of a file: the one that this process has already, or a new one.
-
-    Raises:
-        ConfigError: It is open for reading only, and now for writing.
-        StoreOpenError: It cannot be opened.
-    """
-    with _registry.turn(file.identity):
-        shared = _registry.files.get(file.identity)
-        if shared is None:
-            shared = Database(file, options, timeout=timeout)
-            _registry.files[file.identity] = shared
-        elif shared.read_only and not options.read_only:
-            raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
-        shared.users += 1
-        return shared
-
-
-def open_in_memory(*, timeout: float) -> Database:
-    """A new database that lives as long as its store."""
-    database = Database(None, OpenOptions(), timeout=timeout)
-    database.users = 1
-    _registry.in_memory.add(database)
-    return database
-
-
-def release(database: Database, *, timeout: float) -> None:
-    """Close a database if nobody else in this process uses it."""
-    identity = database.identity
-    if identity is None:
-        _registry.in_memory.discard(database)
-        database.close(timeout=timeout)
-        return
-    with _registry.turn(identity):
-        database.users -= 1
-        if database.users == 0:
-            _registry.files.pop(identity, None)
-            database.close(timeout=timeout)
-
-
 def _wal_reason() -> str:
     version = sqlite3.sqlite_version
     if engine.wal_reset_affected(engine.linked_version()):
@@ -335,35 +285,3 @@ def _looks_encrypted(path: Path) -> bool:
     with path.open("rb") as file:
         sample = file.read(_SNIFFED_BYTES)
     return len(sample) == _SNIFFED_BYTES and not sample.startswith(_HEADER) and len(set(sample)) >= _CIPHER_DISTINCT_BYTES
-
-
-def _keep_for_ever(database: Database) -> None:
-    """Closing an inherited connection would disturb the parent's, so what holds it must survive the end of the interpreter."""
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
-
-
-def _after_fork_in_child() -> None:
-    inherited = _registry.all()
-    # A thread of the parent may have held one of the locks: begin anew.
-    _registry.__init__()  # type: ignore[misc]
-    for database in inherited:
-        database.abandon()
-
-
-def _close_at_exit() -> None:
-    for database in _registry.all():
-        try:
-            database.close(timeout=_EXIT_TIMEOUT)
-        except SessionStoreError:
-            # What was acknowledged is on disk; somebody else is busy, and the program wants to end.
-            continue
-
-
-@functools.cache
-def _watch_process() -> None:
-    """Be told of forks and of the end of the program, from the first open on."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork_in_child)
-    atexit.register(_close_at_exit)

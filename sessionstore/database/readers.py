@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 # Decoding holds the interpreter lock: more connections would only wait for each other.
 _MOST_READERS: Final = 4
+_LONGEST_WAIT: Final = 0.1
 
 
 class Readers(Protocol):
@@ -32,6 +33,12 @@ class Readers(Protocol):
 
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
+
+    def pause(self, *, deadline: float) -> bool:
+        """Hold new reads back, wait for the running ones, and close the connections; False if one does not end in time."""
+
+    def resume(self) -> None:
+        """Let reads go on."""
 
 
 class ReaderPool:
@@ -64,7 +71,28 @@ class ReaderPool:
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
         self._closed = True
-        deadline = time.monotonic() + timeout
+        return self._gather(time.monotonic() + timeout)
+
+    def pause(self, *, deadline: float) -> bool:
+        """Hold new reads back, wait for the running ones, and close the connections; False if one does not end in time."""
+        if not self._growing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        idle = self._gather(deadline)
+        if len(idle) < len(self._all):
+            for db in idle:
+                self._idle.put(db)
+            self._growing.release()
+            return False
+        for db in idle:
+            db.close()
+        self._all.clear()
+        return True
+
+    def resume(self) -> None:
+        """Let reads go on; they open connections anew."""
+        self._growing.release()
+
+    def _gather(self, deadline: float) -> list[Transaction]:
         idle: list[Transaction] = []
         while len(idle) < len(self._all):
             try:
@@ -84,20 +112,27 @@ class ReaderPool:
         return db
 
     def _grow_or_wait(self, timeout: float) -> Transaction:
-        with self._growing:
-            if self._closed:
-                raise ClosedStoreError
-            if len(self._all) < _MOST_READERS:
-                try:
-                    db = Transaction(self._connect(), self._name)
-                except Exception as error:  # noqa: BLE001 - raised again, in our words
-                    raise_own(error, self._name)
-                self._all.append(db)
-                return db
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._growing:
+                if self._closed:
+                    raise ClosedStoreError
+                if len(self._all) < _MOST_READERS:
+                    return self._grow()
+            try:
+                # Not for long: the connections may be closed meanwhile, for a fork.
+                return self._idle.get(timeout=_LONGEST_WAIT)
+            except queue.Empty:
+                if time.monotonic() >= deadline:
+                    raise StoreBusyError(self._name, "other threads were reading past the busy_timeout; try again") from None
+
+    def _grow(self) -> Transaction:
         try:
-            return self._idle.get(timeout=timeout)
-        except queue.Empty:
-            raise StoreBusyError(self._name, "other threads were reading past the busy_timeout; try again") from None
+            db = Transaction(self._connect(), self._name)
+        except Exception as error:  # noqa: BLE001 - raised again, in our words
+            raise_own(error, self._name)
+        self._all.append(db)
+        return db
 
 
 class WriterAsReader:
@@ -121,3 +156,10 @@ class WriterAsReader:
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """There are none of its own."""
         return []
+
+    def pause(self, *, deadline: float) -> bool:
+        """Closing the only connection would lose the store."""
+        return False
+
+    def resume(self) -> None:
+        """Nothing was held back."""

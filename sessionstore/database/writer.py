@@ -165,6 +165,26 @@ class Writer:
             self._fail_all(ClosedStoreError())
             self._lock.close()
 
+    def pause(self, *, deadline: float) -> bool:
+        """Before a fork: close the connection and hold writes back; False if one does not end in time."""
+        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            self._lock.acquire(deadline)
+        except StoreBusyError:
+            self._mutex.release()
+            return False
+        try:
+            self._db.close()
+        finally:
+            self._lock.release()
+        self._broken = True
+        return True
+
+    def resume(self) -> None:
+        """After a fork: let writes go on; the first one opens a connection anew."""
+        self._mutex.release()
+
     def abandon_lock(self) -> None:
         """In a forked child: give up the descriptor of the lock, which the parent goes on using."""
         self._lock.close()

@@ -1,0 +1,145 @@
+"""The open databases of this process: one for each file, closed at its end, and out of the way of forks."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import threading
+import time
+from typing import Final
+
+from ..config import OpenOptions
+from ..errors import ConfigError, ForkedStoreError, SessionStoreError
+from .database import Database
+from .paths import FileIdentity, PreparedFile
+
+_EXIT_TIMEOUT: Final = 1.0
+_FORK_TIMEOUT: Final = 2.0
+
+
+class _Registry:
+    """What is open, and what is about to be."""
+
+    def __init__(self) -> None:
+        self.files: dict[FileIdentity, Database] = {}
+        self.in_memory: set[Database] = set()
+        self.inherited: set[FileIdentity] = set()
+        self.paused: list[Database] = []
+        self.held: list[threading.Lock] = []
+        self._lock = threading.Lock()
+        self._turns: dict[FileIdentity, threading.Lock] = {}
+
+    def turn(self, identity: FileIdentity) -> threading.Lock:
+        """The lock under which one file is opened and closed."""
+        with self._lock:
+            return self._turns.setdefault(identity, threading.Lock())
+
+    def turns(self) -> list[threading.Lock]:
+        """The locks of all files that were ever open."""
+        with self._lock:
+            return list(self._turns.values())
+
+    def all(self) -> list[Database]:
+        """Every open database."""
+        return [*self.files.values(), *self.in_memory]
+
+
+_registry = _Registry()
+
+
+def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Database:
+    """The open database of a file: the one that this process has already, or a new one.
+
+    Raises:
+        ConfigError: It is open for reading only, and now for writing.
+        ForkedStoreError: This process was forked while a call on the file was running.
+        StoreOpenError: It cannot be opened.
+    """
+    _watch_process()
+    if file.identity in _registry.inherited:
+        raise ForkedStoreError("this process was forked while its parent was in a long call on the same file; start it with spawn")
+    with _registry.turn(file.identity):
+        shared = _registry.files.get(file.identity)
+        if shared is None:
+            shared = Database(file, options, timeout=timeout)
+            _registry.files[file.identity] = shared
+        elif shared.read_only and not options.read_only:
+            raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
+        shared.users += 1
+        return shared
+
+
+def open_in_memory(*, timeout: float) -> Database:
+    """A new database that lives as long as its store."""
+    _watch_process()
+    database = Database(None, OpenOptions(), timeout=timeout)
+    database.users = 1
+    _registry.in_memory.add(database)
+    return database
+
+
+def release(database: Database, *, timeout: float) -> None:
+    """Close a database if nobody else in this process uses it."""
+    identity = database.identity
+    if identity is None:
+        _registry.in_memory.discard(database)
+        database.close(timeout=timeout)
+        return
+    with _registry.turn(identity):
+        database.users -= 1
+        if database.users == 0:
+            if _registry.files.get(identity) is database:
+                del _registry.files[identity]
+            database.close(timeout=timeout)
+
+
+@functools.cache
+def _watch_process() -> None:
+    """Be told of forks and of the end of the program, from the first open on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    atexit.register(_close_at_exit)
+
+
+def _before_fork() -> None:
+    deadline = time.monotonic() + _FORK_TIMEOUT
+    _registry.held = [turn for turn in _registry.turns() if turn.acquire(timeout=max(0.0, deadline - time.monotonic()))]
+    _registry.paused = [
+        database for database in _registry.files.values() if database.pause(timeout=max(0.0, deadline - time.monotonic()))
+    ]
+
+
+def _after_fork_in_parent() -> None:
+    for database in _registry.paused:
+        database.resume()
+    for turn in _registry.held:
+        turn.release()
+    _registry.paused, _registry.held = [], []
+
+
+def _after_fork_in_child() -> None:
+    paused, inherited = _registry.paused, _registry.all()
+    # A thread of the parent may have held one of the locks: begin anew.
+    _registry.__init__()  # type: ignore[misc]
+    for database in inherited:
+        database.abandon()
+        if database not in paused:
+            _registry.inherited.update(() if database.identity is None else (database.identity,))
+            _keep_for_ever(database)
+
+
+def _keep_for_ever(database: Database) -> None:
+    """Closing an inherited connection would disturb the parent's, so what holds it must survive the end of the interpreter."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
+
+
+def _close_at_exit() -> None:
+    for database in _registry.all():
+        try:
+            database.close(timeout=_EXIT_TIMEOUT)
+        except SessionStoreError:
+            # What was acknowledged is on disk; somebody else is busy, and the program wants to end.
+            continue
