@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -70,7 +71,10 @@ class Writer:
         self._lock = lock
         self._checkpointer = Checkpointer(path) if path is not None and wal else None
         self._name = str(path) if path is not None else "(memory)"
-        self._mutex = threading.Lock()
+        # Only its owner can release it, which makes releasing safe after an interrupt.
+        self._mutex = threading.RLock()
+        self._leader = 0
+        self._starting = threading.Lock()
         self._pending: deque[WriteJob[Any]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -97,24 +101,21 @@ class Writer:
         Raises:
             StoreBusyError: Nothing was written, because others held the lock past the timeout.
         """
+        if self._leader == threading.get_ident():
+            raise StoreBusyError(self._name, "a call cannot be made inside of another one, as from a signal handler")
         deadline = time.monotonic() + timeout
-        if not self._pending and self._mutex.acquire(blocking=False):
-            try:
-                return self._commit_alone(work, full=full, deadline=deadline)
-            finally:
-                self._mutex.release()
-        job = WriteJob(work, full=full, deadline=deadline)
-        self._pending.append(job)
-        self._take_turn(job, timeout)
         try:
-            while not job.done:
-                self._lead()
-        except BaseException:
-            self._withdraw(job)
+            if not self._pending and self._mutex.acquire(blocking=False):
+                return self._commit_alone(work, full=full, deadline=deadline)
+            return self._commit_together(WriteJob(work, full=full, deadline=deadline), timeout)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._after_interrupt()
             raise
         finally:
-            self._mutex.release()
-        return job.outcome()
+            # An interrupt can come between taking the mutex and knowing so; only its holder can release it.
+            with suppress(RuntimeError):
+                self._mutex.release()
 
     def submit(self, job: WriteJob[Any]) -> None:
         """Queue a job for the writer thread; its `notify` tells when it is done.
@@ -136,16 +137,17 @@ class Writer:
     def exclusively(self, action: Callable[[Transaction], T], *, timeout: float) -> T:
         """Do something outside of a transaction while nobody writes, in this process or another one."""
         deadline = time.monotonic() + timeout
-        if not self._mutex.acquire(timeout=timeout):
-            raise self._busy()
         try:
+            if not self._mutex.acquire(timeout=timeout):
+                raise self._busy()
             self._lock.acquire(deadline)
             try:
                 return action(self._usable())
             finally:
                 self._lock.release()
         finally:
-            self._mutex.release()
+            with suppress(RuntimeError):
+                self._mutex.release()
 
     def close(self, *, timeout: float, also: Iterable[Transaction] = ()) -> None:
         """Finish what waits, then close the connection, and the readers' ones with it, under the lock."""
@@ -189,25 +191,34 @@ class Writer:
         """In a forked child: give up the descriptor of the lock, which the parent goes on using."""
         self._lock.close()
 
-    def _take_turn(self, job: WriteJob[Any], timeout: float) -> None:
-        """Hold the mutex; leave with an error only if the job will not be done."""
-        if self._mutex.acquire(blocking=False):
-            return
+    def _commit_together(self, job: WriteJob[T], timeout: float) -> T:
+        """Queue up, wait for the mutex, and lead unless somebody else did the job meanwhile. The caller releases the mutex."""
+        self._pending.append(job)
         try:
-            acquired = self._mutex.acquire(timeout=timeout)
+            in_time = self._mutex.acquire(timeout=timeout)
+            if not in_time and not self._withdraw(job):
+                # A leader has it: its outcome is near.
+                in_time = self._mutex.acquire()
+            while in_time and not job.done:
+                self._lead()
         except BaseException:
-            if not self._withdraw(job):
+            if not self._withdraw(job) and not job.done:
                 self._wait_for_leader()
             raise
-        if acquired:
-            return
-        if self._withdraw(job):
+        if not in_time:
             raise self._busy()
-        self._mutex.acquire()
+        return job.outcome()
 
     def _wait_for_leader(self) -> None:
         with self._mutex:
             pass
+
+    def _after_interrupt(self) -> None:
+        """Undo what an interrupt left of a transaction that this thread was leading."""
+        if self._leader == threading.get_ident():
+            self._roll_back()
+            self._lock.release()
+            self._leader = 0
 
     def _withdraw(self, job: WriteJob[Any]) -> bool:
         try:
@@ -220,7 +231,7 @@ class Writer:
         return StoreBusyError(self._name, "other threads held the store's write lock past the busy_timeout; try again")
 
     def _start_thread(self) -> None:
-        with self._mutex:
+        with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="sessionstore-writer", daemon=True)
                 self._thread.start()
@@ -245,36 +256,37 @@ class Writer:
 
     def _lead(self) -> None:
         """Commit a group of what waits. The mutex is held."""
+        group: list[WriteJob[Any]] = []
+        self._leader = threading.get_ident()
         try:
-            deadline = self._pending[0].deadline
-        except IndexError:
-            return
-        try:
+            deadline = self._pending[0].deadline if self._pending else 0.0
             self._lock.acquire(deadline)
-        except StoreBusyError as error:
-            self._fail_overdue(error)
-            return
-        try:
-            group = self._take_group()
+            self._take_group(group)
             if group:
                 self._commit(group, deadline)
                 self._checkpoint_if_due()
+        except StoreBusyError as error:
+            self._fail_overdue(error)
+        except BaseException:
+            # An interrupt in the leader's thread must not reach the others: their jobs go back to the queue.
+            self._put_back(group)
+            raise
         finally:
             self._lock.release()
+            self._leader = 0
 
-    def _take_group(self) -> list[WriteJob[Any]]:
-        group: list[WriteJob[Any]] = []
-        try:
-            while len(group) < _GROUP_LIMIT:
-                group.append(self._pending.popleft())
-        except IndexError:
-            pass
-        return group
+    def _take_group(self, group: list[WriteJob[Any]]) -> None:
+        while self._pending and len(group) < _GROUP_LIMIT:
+            # In this order no interrupt loses a job.
+            group.append(self._pending[0])
+            self._pending.popleft()
 
     def _fail_all(self, error: BaseException) -> None:
-        for job in self._take_group():
+        waiting: list[WriteJob[Any]] = []
+        self._take_group(waiting)
+        for job in waiting:
             job.error = error
-            self._finish((job,))
+        self._finish(waiting)
 
     def _fail_overdue(self, error: StoreBusyError) -> None:
         now = time.monotonic()
@@ -285,8 +297,9 @@ class Writer:
 
     def _commit_alone(self, work: Work[T], *, full: bool, deadline: float) -> T:
         """The usual case: nobody else waits. The mutex is held."""
-        self._lock.acquire(deadline)
+        self._leader = threading.get_ident()
         try:
+            self._lock.acquire(deadline)
             db = self._begin(full=full, deadline=deadline)
             result = work(db)
             self._retry("COMMIT", deadline)
@@ -302,6 +315,7 @@ class Writer:
             raise
         finally:
             self._lock.release()
+            self._leader = 0
 
     def _commit(self, group: list[WriteJob[Any]], deadline: float) -> None:
         committing = False
@@ -313,19 +327,18 @@ class Writer:
                 self.commits += 1
             else:
                 self._roll_back()
+            self._finish(group)
         except Exception as error:  # noqa: BLE001 - raised again by each caller
             self._after_failure(error)
             for job in group:
                 job.error = job.error or own_error(error, self._name)
+            self._finish(group)
         except BaseException:
-            # An interrupt in the leader's thread must not reach the others: their jobs go back to the queue.
             if committing and not self._db.driver.in_transaction:
                 self._finish(group)
             else:
                 self._roll_back()
-                self._put_back(group)
             raise
-        self._finish(group)
 
     def _usable(self) -> Transaction:
         if self._closed:
@@ -336,6 +349,8 @@ class Writer:
 
     def _begin(self, *, full: bool, deadline: float) -> Transaction:
         self._usable()
+        # An interrupt may have come while the last transaction was rolled back.
+        self._roll_back()
         if full is not self._synchronous_full:
             engine.set_synchronous(self._db.driver, "full" if full else "normal")
             self._synchronous_full = full
@@ -417,17 +432,18 @@ class Writer:
         if self._checkpointer is not None and not self._checkpointer.after_commit(self._db.driver):
             self._broken = self._can_reopen
 
-    def _put_back(self, group: list[WriteJob[Any]]) -> None:
-        for job in group:
+    def _put_back(self, group: Iterable[WriteJob[Any]]) -> None:
+        undone = [job for job in group if not job.done and job not in self._pending]
+        for job in undone:
             job.result = job.error = None
-        self._pending.extendleft(reversed(group))
+        self._pending.extendleft(reversed(undone))
         self._wake.put(None)
 
     def _finish(self, jobs: Iterable[WriteJob[Any]]) -> None:
         for job in jobs:
-            job.done = True
-            if job.error is None:
+            if not job.done and job.error is None:
                 self.writes += 1
+            job.done = True
             if job.notify is not None:
                 job.notify()
 
