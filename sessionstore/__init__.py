@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .arguments import MessageDetails, NewMessage, SessionAttributes, SessionFilters
+from .arguments import UNSET, MessageDetails, NewMessage, SessionAttributes, SessionFilters
 from .errors import (
     ClosedStoreError,
     ConfigError,
@@ -41,8 +41,8 @@ from .errors import (
     WrongKeyError,
 )
 from .handle import SessionHandle
-from .opening import open_store as open
-from .store import UNSET, SessionStore
+from .opening import open
+from .store import SessionStore
 from .values import (
     Check,
     DeleteReceipt,

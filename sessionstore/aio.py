@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
-from .arguments import SessionAttributes, new_session
+from .arguments import SessionAttributes, new_session, refuse_unknown
 from .config import StoreSettings
 from .database.database import Database
+from .database.jobs import WriteJob
 from .database.transaction import Work
-from .database.writer import WriteJob
 from .handle import BoundHandle, bound
-from .opening import open_store
+from .opening import open as open_store
 from .store import SessionStore
 from .values import Message
 from .waiting import Arrival, Outcome, in_thread
@@ -46,7 +46,7 @@ class _Recorder(SessionStore):
         return cast(T, _Recorded(work, None))
 
     def _write(self, work: Work[T]) -> T:
-        self._require_open()
+        self._require_writable()
         return cast(T, _Recorded(None, work))
 
     def _read_or_write(self, read: Work[T | None], write: Work[T]) -> T:
@@ -89,7 +89,7 @@ class AsyncSessionStore:
         self._store = store
         self._database: Database = store._database  # noqa: SLF001 - the other face of the same store
         self._settings: StoreSettings = store._settings  # noqa: SLF001
-        self._recorder = _Recorder(self._database, self._settings, owner=False)
+        self._recorder = _Recorder(self._database, self._settings, parent=store)
 
     @property
     def namespace(self) -> str:
@@ -118,6 +118,7 @@ class AsyncSessionStore:
 
     async def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> AsyncSessionHandle:
         """A handle on the session of this id, which is made if there is none. The arguments are those of the sync method."""
+        refuse_unknown(attributes, SessionAttributes)
         new = new_session(self.namespace, session_id, **attributes)
         await self._run(self._recorder._get_or_create(new))  # noqa: SLF001
         return AsyncSessionHandle(self, new.session_id)
@@ -164,6 +165,7 @@ class AsyncSessionStore:
             found = await self._read(work.read)
             if found is not None or work.write is None:
                 return cast(T, found)
+        self._recorder._require_writable()  # noqa: SLF001
         return await self._write(cast("Work[T]", work.write))
 
     async def _read(self, work: Work[T] | Work[T | None]) -> T | None:

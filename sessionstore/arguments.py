@@ -16,6 +16,16 @@ MAX_WORDS_CHARS: Final = 1_000
 PlainValue = str | int | float | bool | None
 
 
+class Unset:
+    """The type of `UNSET`, which says that something is not given (None is a value)."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+
 class SessionAttributes(TypedDict, total=False):
     """What a session may be given when it is made.
 
@@ -78,14 +88,15 @@ class SessionFilters(TypedDict, total=False):
     """Which sessions; every filter that is given must hold.
 
     Keys:
-        agent_id: This agent's.
-        user_id: This user's.
+        agent_id: This agent's; None for sessions without an agent.
+        user_id: This user's; None for sessions without a user.
         status: open, completed, failed or expired; expired ones are chosen only if asked for.
         tag: With this tag, or with all of these.
         metadata: Whose top-level metadata have these plain values.
         since: Changed at or after this aware datetime.
         until: Changed before it.
-        text: With these words in the title or in a message. It reads every message of the sessions that the others leave.
+        text: With this piece of text in the title or in a message, whatever the case of its ASCII letters. It reads every
+            message of the sessions that the other filters leave.
         pinned: Pinned ones (True) or others (False).
         archived: Archived ones (True) or others (False); None for both.
     """
@@ -107,8 +118,8 @@ class SessionFilter:
     """Checked filters. `namespace` None means all namespaces."""
 
     namespace: str | None
-    agent_id: str | None = None
-    user_id: str | None = None
+    agent_id: str | None | Unset = UNSET
+    user_id: str | None | Unset = UNSET
     status: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, PlainValue] = field(default_factory=dict)
@@ -127,8 +138,8 @@ class SessionFilter:
 def session_filter(
     namespace: str | None,
     *,
-    agent_id: str | None = None,
-    user_id: str | None = None,
+    agent_id: str | None | Unset = UNSET,
+    user_id: str | None | Unset = UNSET,
     status: SessionStatus | None = None,
     tag: str | Iterable[str] | None = None,
     metadata: Mapping[str, PlainValue] | None = None,
@@ -141,10 +152,12 @@ def session_filter(
     """Check the filters of a call."""
     if text is not None:
         text = inputs.short_text("text", text, max_chars=MAX_WORDS_CHARS)
+        if not text or text.isspace():
+            raise InvalidInputError("text", "must not be empty: it would be found everywhere")
     return SessionFilter(
         namespace=namespace,
-        agent_id=inputs.optional_identifier("agent_id", agent_id),
-        user_id=inputs.optional_identifier("user_id", user_id),
+        agent_id=agent_id if isinstance(agent_id, Unset) else inputs.optional_identifier("agent_id", agent_id),
+        user_id=user_id if isinstance(user_id, Unset) else inputs.optional_identifier("user_id", user_id),
         status=None if status is None else inputs.choice("status", status, SESSION_STATUSES),
         tags=() if tag is None else inputs.tags((tag,) if isinstance(tag, str) else tag),
         metadata={} if metadata is None else inputs.metadata_filter(metadata),
@@ -192,9 +205,7 @@ class NewMessage:
     __slots__ = ("_details", "_message")
 
     def __init__(self, message: Mapping[str, Any], **details: Unpack[MessageDetails]) -> None:
-        unknown = details.keys() - MessageDetails.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"NewMessage has no {', '.join(sorted(unknown))}")
+        refuse_unknown(details, MessageDetails)
         self._message = message
         self._details = details
 
@@ -215,6 +226,14 @@ class NewMessage:
 
     def __repr__(self) -> str:
         return f"NewMessage(..., {', '.join(f'{key}=...' for key in self._details)})"
+
+
+def refuse_unknown(given: Iterable[str], known: type) -> None:
+    """Raise TypeError, as Python does, for keyword arguments that a TypedDict of this module does not have."""
+    names = known.__annotations__
+    for name in given:
+        if name not in names:
+            raise TypeError(f"there is no argument {name!r}; there are {', '.join(names)}")
 
 
 def several(name: str, value: object) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ Durability = Literal["full", "normal"]
 URL_VARIABLE: Final = "SESSIONSTORE_URL"
 DEFAULT_NAME: Final = "sessionstore.db"
 DEFAULT_BUSY_TIMEOUT: Final = 10.0
+LONGEST_BUSY_TIMEOUT: Final = 86_400
 DEFAULT_MAX_TEXT_BYTES: Final = 64 << 20
 SQLITE_LIMIT_BYTES: Final = 1_000_000_000
 
@@ -33,18 +34,20 @@ class StoreSettings:
         durability: "full" keeps acknowledged writes through power loss, "normal" through a crash of the process.
         busy_timeout: Seconds that a call waits for other writers.
         max_text_bytes: The largest message, in bytes of UTF-8.
+        read_only: Refuse to write, also where another store of this process may.
     """
 
     namespace: str = ""
     durability: Durability = "full"
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT
     max_text_bytes: int = DEFAULT_MAX_TEXT_BYTES
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         try:
             inputs.namespace(self.namespace)
             inputs.choice("durability", self.durability, ("full", "normal"))
-            inputs.duration("busy_timeout", self.busy_timeout)
+            inputs.duration("busy_timeout", self.busy_timeout, most=LONGEST_BUSY_TIMEOUT)
             inputs.whole_number("max_text_bytes", self.max_text_bytes, least=1, most=SQLITE_LIMIT_BYTES // 2)
         except InvalidInputError as error:
             raise ConfigError(str(error)) from error

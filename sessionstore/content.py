@@ -120,7 +120,9 @@ def _kind(message: dict[str, Any]) -> str:
     if "type" in message:
         return inputs.identifier("message.type", message["type"])
     if "role" not in message:
-        raise InvalidInputError("message", "must have a role, or a type as the items of the Responses API have")
+        raise InvalidInputError(
+            "message", "must have a role, or a type as the items of the Responses API have; a dict of another shape needs kind="
+        )
     return MESSAGE_KIND
 
 
@@ -130,7 +132,7 @@ def _role(message: dict[str, Any], *, opaque: bool) -> str | None:
         return ROLES[ROLES.index(role)]
     if opaque or (role is None and "role" not in message):
         return None
-    raise InvalidInputError("role", "must be one of " + ", ".join(ROLES))
+    raise InvalidInputError("role", "must be one of " + ", ".join(ROLES) + "; a dict of another shape needs kind=")
 
 
 def _text_or_none(value: object) -> str | None:

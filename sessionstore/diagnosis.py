@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from . import queries
 from .config import StoreSettings
 from .database import engine, paths, upgrade
 from .database.database import Database
-from .database.transaction import Transaction
+from .database.transaction import Transaction, own_error
+from .errors import StoreCorruptError
 from .values import Check, Diagnosis, StoreStatus
 
 
@@ -26,7 +28,7 @@ def status(db: Transaction, database: Database, settings: StoreSettings) -> Stor
         journal_reason=database.journal_reason,
         filesystem=database.filesystem,
         durability=settings.durability,
-        read_only=database.read_only,
+        read_only=database.read_only or settings.read_only,
         file_bytes=0 if path is None else paths.size_of(path),
         wal_bytes=0 if path is None else paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)),
         sessions=sessions,
@@ -47,13 +49,24 @@ def diagnose(db: Transaction, database: Database) -> Diagnosis:
             Check("journal", database.journal_mode in ("wal", "memory") or database.read_only,
                   f"{database.journal_mode}: {database.journal_reason}"),
             _place(database),
-            queries.health.structure(db),
-            queries.health.references(db),
-            queries.health.counters(db),
-            queries.health.checksums(db),
+            _looked_at("structure", queries.health.structure, db),
+            _looked_at("references", queries.health.references, db),
+            _looked_at("counters", queries.health.counters, db),
+            _looked_at("checksums", queries.health.checksums, db),
             Check("warnings", not database.warnings, "; ".join(database.warnings) or "none"),
         )
     )  # fmt: skip
+
+
+def _looked_at(name: str, check: Callable[[Transaction], Check], db: Transaction) -> Check:
+    """The outcome of a check; damage that keeps it from ending is one, too."""
+    try:
+        return check(db)
+    except Exception as error:
+        mine = own_error(error, db.path)
+        if not isinstance(mine, StoreCorruptError):
+            raise
+        return Check(name, False, str(mine))
 
 
 def _engine() -> Check:

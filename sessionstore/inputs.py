@@ -96,14 +96,16 @@ def optional_whole_number(field: str, value: object, *, least: int = 0, most: in
     return None if value is None else whole_number(field, value, least=least, most=most)
 
 
-def duration(field: str, value: object) -> float:
-    """A finite number of at least zero, never a bool."""
+def duration(field: str, value: object, *, most: float = math.inf) -> float:
+    """A finite number from zero to `most`, never a bool."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidInputError(field, "must be an int or a float")
-    if isinstance(value, int) and value > MAX_INTEGER:
-        raise InvalidInputError(field, "is too large", limit=MAX_INTEGER)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise InvalidInputError(field, "is out of range", limit=MAX_INTEGER)
     if not math.isfinite(value) or value < 0:
         raise InvalidInputError(field, "must be a finite number of at least 0", limit=0)
+    if value > most:
+        raise InvalidInputError(field, f"must be at most {most}", limit=most)
     return float(value)
 
 
@@ -230,5 +232,6 @@ def _string(field: str, value: object) -> str:
 def _utf8(field: str, value: str) -> bytes:
     try:
         return value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(field, "must not hold unpaired surrogate characters") from error
+    except UnicodeEncodeError:
+        # Not chained: that error holds the whole text.
+        raise InvalidInputError(field, "must not hold unpaired surrogate characters") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .config import DEFAULT_BUSY_TIMEOUT, DEFAULT_MAX_TEXT_BYTES, Durability, OpenOptions, StoreSettings, locate
 from .database import paths
 from .database.database import Database
@@ -10,8 +12,8 @@ from .errors import ConfigError
 from .store import SessionStore
 
 
-def open_store(
-    location: object = None,
+def open(
+    location: str | Path | None = None,
     *,
     namespace: str = "",
     durability: Durability = "full",
@@ -50,17 +52,17 @@ def open_store(
         StoreBusyError: Another program held the file past the `busy_timeout`.
         UpgradeError: The schema could not be upgraded; the file is as before.
     """
-    settings = StoreSettings(namespace, durability, busy_timeout, max_text_bytes)
+    settings = StoreSettings(namespace, durability, busy_timeout, max_text_bytes, read_only)
     options = OpenOptions(must_exist, create_parents, read_only, migrate, follow_symlinks, strict_permissions)
     return SessionStore(_database(location, options, in_memory=in_memory, timeout=settings.busy_timeout), settings)
 
 
-def _database(location: object, options: OpenOptions, *, in_memory: bool, timeout: float) -> Database:
+def _database(location: str | Path | None, options: OpenOptions, *, in_memory: bool, timeout: float) -> Database:
     if not isinstance(in_memory, bool):
         raise ConfigError("in_memory: must be True or False")
     if in_memory:
-        if location is not None:
-            raise ConfigError("in_memory=True takes no location")
+        if location is not None or options != OpenOptions():
+            raise ConfigError("in_memory=True takes no location and no option about files")
         return open_in_memory(timeout=timeout)
     path, own_folder = locate(location)
     return acquire(paths.prepare(path, options, own_folder=own_folder), options, timeout=timeout)

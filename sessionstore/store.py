@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar, 
 
 from . import inputs, queries
 from .arguments import (
+    UNSET,
     MessageDetails,
     NewMessage,
     NewSession,
     SessionAttributes,
     SessionFilter,
     SessionFilters,
+    Unset,
     new_session,
+    refuse_unknown,
     session_filter,
     several,
 )
@@ -26,7 +29,7 @@ from .content import decoded
 from .database.database import Database
 from .database.registry import release
 from .database.transaction import Work
-from .errors import ClosedStoreError, InvalidInputError
+from .errors import ClosedStoreError, InvalidInputError, ReadOnlyStoreError
 from .rows import PreparedMessage, chat_message, prepare
 from .values import (
     END_STATUSES,
@@ -52,16 +55,6 @@ T = TypeVar("T")
 MAX_BATCH: Final = 100_000
 
 
-class Unset:
-    """The type of `UNSET`, which says that an attribute stays as it is (None clears it)."""
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = Unset()
-
-
 class SessionStore:
     """Sessions and their messages in one file. `sessionstore.open()` makes it; it may be used by many threads.
 
@@ -70,11 +63,12 @@ class SessionStore:
     refuses. A call that returns is on disk; a call that raises has written nothing.
     """
 
-    def __init__(self, database: Database, settings: StoreSettings, *, owner: bool = True) -> None:
+    def __init__(self, database: Database, settings: StoreSettings, *, parent: SessionStore | None = None) -> None:
         self._database = database
         self._settings = settings
-        self._owner = owner
+        self._parent = parent
         self._closed = False
+        self._released = parent is not None
 
     # -- the store itself
 
@@ -86,15 +80,18 @@ class SessionStore:
     def in_namespace(self, namespace: str) -> SessionStore:
         """The same file, seen in another namespace. It closes with this store."""
         settings = replace(self._settings, namespace=inputs.namespace(namespace))
-        return type(self)(self._database, settings, owner=False)
+        return type(self)(self._database, settings, parent=self)
 
     def close(self) -> None:
-        """Finish running calls and let go of the file. A second close does nothing."""
-        if self._closed:
-            return
+        """Finish running calls and let go of the file. A second close does nothing.
+
+        Raises:
+            StoreBusyError: Another process held the file past the `busy_timeout`; close again to try again.
+        """
         self._closed = True
-        if self._owner:
+        if not self._released:
             release(self._database, timeout=self._settings.busy_timeout)
+            self._released = True
 
     def __enter__(self) -> Self:
         self._require_open()
@@ -130,6 +127,7 @@ class SessionStore:
         """
         from .handle import SessionHandle
 
+        refuse_unknown(attributes, SessionAttributes)
         new = new_session(self.namespace, session_id, **attributes)
         self._get_or_create(new)
         return SessionHandle(self, new.session_id)
@@ -140,6 +138,7 @@ class SessionStore:
         Raises:
             ConflictError: There is a live session of this id.
         """
+        refuse_unknown(attributes, SessionAttributes)
         new = new_session(self.namespace, session_id, **attributes)
         return self._write(lambda db: queries.sessions.create(db, new))
 
@@ -178,6 +177,8 @@ class SessionStore:
             if not isinstance(owner, Unset):
                 values[name] = inputs.optional_identifier(name, owner)
         new_tags = None if isinstance(tags, Unset) else inputs.tags(tags)
+        if not values and new_tags is None:
+            raise InvalidInputError("title", "or another attribute must be given: nothing would change")
         return self._write(
             lambda db: queries.lifecycle.update(db, self.namespace, wanted, values, tags=new_tags, expected_version=version)
         )
@@ -187,8 +188,8 @@ class SessionStore:
         session_id: str,
         status: EndStatus = "completed",
         *,
-        quality_score: int | None = None,
-        error: str | None = None,
+        quality_score: int | None | Unset = UNSET,
+        error: str | None | Unset = UNSET,
     ) -> SessionInfo:
         """Say how a session ended.
 
@@ -197,14 +198,15 @@ class SessionStore:
             status: "completed" or "failed".
             quality_score: 1 (very poor) to 5 (excellent).
             error: What went wrong, at most 10,000 characters.
+
+        A repeated end keeps the score and the error that it does not name. Later appends are stored and do not open it again.
         """
         wanted = inputs.identifier("session_id", session_id)
-        values = {
-            "status": inputs.choice("status", status, END_STATUSES),
-            "quality_score": inputs.optional_whole_number("quality_score", quality_score, least=1, most=5),
-            "error": inputs.short_text("error", error, max_chars=inputs.MAX_ERROR_CHARS),
-            "expires_at": None,
-        }
+        values: dict[str, Any] = {"status": inputs.choice("status", status, END_STATUSES), "expires_at": None}
+        if not isinstance(quality_score, Unset):
+            values["quality_score"] = inputs.optional_whole_number("quality_score", quality_score, least=1, most=5)
+        if not isinstance(error, Unset):
+            values["error"] = inputs.short_text("error", error, max_chars=inputs.MAX_ERROR_CHARS)
         return self._write(lambda db: queries.lifecycle.update(db, self.namespace, wanted, {**values, "ended_at": db.now}))
 
     def rename(self, session_id: str, new_session_id: str) -> SessionInfo:
@@ -286,6 +288,7 @@ class SessionStore:
         """
         namespace = self.namespace
         only_tell = inputs.flag("dry_run", dry_run)
+        refuse_unknown(filters, SessionFilters)
         wanted = session_filter(namespace, **filters)
         if (session_ids is None) == wanted.chooses_all:
             raise InvalidInputError("session_ids", "give either ids or at least one filter")
@@ -324,10 +327,13 @@ class SessionStore:
             ConflictError: The dedupe key was used for another message.
             QuotaError: The session has had 16,777,215 messages.
         """
+        refuse_unknown(details, MessageDetails)
         wanted = inputs.identifier("session_id", session_id)
         given = {"name": name, "tool_calls": tool_calls, "tool_call_id": tool_call_id}
         extra = {key: value for key, value in given.items() if value is not None}
         if isinstance(message, str):
+            if content is None and tool_calls is None:
+                raise InvalidInputError("content", "is missing; give a text (an empty one will do), or a whole message dict")
             message = chat_message(message, content, extra)
         elif content is not None or extra:
             raise InvalidInputError("content", "must be inside of the message dict, or the message must be a role")
@@ -344,7 +350,7 @@ class SessionStore:
             QuotaError: The session has had 16,777,215 messages.
         """
         wanted = inputs.identifier("session_id", session_id)
-        prepared = [self._prepared(message) for message in several("messages", messages)]
+        prepared = [self._prepared(index, message) for index, message in enumerate(several("messages", messages))]
         if len(prepared) > MAX_BATCH:
             raise InvalidInputError("messages", f"must be at most {MAX_BATCH} in one call", limit=MAX_BATCH)
         namespace = self._settings.namespace
@@ -366,9 +372,9 @@ class SessionStore:
             last: Only the newest so many.
             before: Only those with a smaller seq.
             after: Only those with a larger seq.
-            keep_pairs: Give a history that a chat API accepts: each tool result right behind its call. The start grows to take
-                in the call of its first result; results whose call is nowhere are left out; the end shrinks before a call
-                whose result lies behind `before`.
+            keep_pairs: Put each tool result right behind its call, as chat APIs ask for. The start grows to take in the call of
+                its first result; results whose call is nowhere are left out; the end shrinks before a call whose result lies
+                behind `before`. Calls without a result stay: `repair` gives them one.
 
         Raises:
             NotFoundError: There is no such session.
@@ -507,7 +513,7 @@ class SessionStore:
         return self._database.read(work, timeout=self._settings.busy_timeout)
 
     def _write(self, work: Work[T]) -> T:
-        self._require_open()
+        self._require_writable()
         settings = self._settings
         return self._database.write(work, full=settings.durability == "full", timeout=settings.busy_timeout)
 
@@ -521,6 +527,13 @@ class SessionStore:
     def _require_open(self) -> None:
         if self._closed:
             raise ClosedStoreError
+        if self._parent is not None:
+            self._parent._require_open()  # noqa: SLF001 - a store of the same file
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        if self._settings.read_only:
+            raise ReadOnlyStoreError(self._database.name, "was opened with read_only=True")
 
     def _get_or_create(self, new: NewSession) -> SessionInfo:
         return self._read_or_write(
@@ -535,12 +548,18 @@ class SessionStore:
         return self._read(lambda db: queries.messages.read_page(db, self.namespace, wanted, after=start, size=size))
 
     def _filter(self, filters: SessionFilters) -> SessionFilter:
+        refuse_unknown(filters, SessionFilters)
         shown: SessionFilters = {"archived": False}
         shown.update(filters)
         return session_filter(self.namespace, **shown)
 
-    def _prepared(self, message: Mapping[str, Any] | NewMessage) -> PreparedMessage:
+    def _prepared(self, index: int, message: Mapping[str, Any] | NewMessage) -> PreparedMessage:
         max_bytes = self._settings.max_text_bytes
-        if isinstance(message, NewMessage):
-            return prepare(message.message, max_bytes=max_bytes, **message.details)
-        return prepare(message, max_bytes=max_bytes)
+        try:
+            if isinstance(message, NewMessage):
+                return prepare(message.message, max_bytes=max_bytes, **message.details)
+            return prepare(message, max_bytes=max_bytes)
+        except InvalidInputError as error:
+            inner = error.field.removeprefix("message")
+            place = f"messages[{index}]{inner if not inner or inner.startswith('.') else '.' + inner}"
+            raise InvalidInputError(place, error.reason, limit=error.limit) from None

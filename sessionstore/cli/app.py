@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from ..config import locate
-from ..errors import ConfigError, InvalidInputError, NotFoundError, SessionStoreError
+from ..errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, SessionStoreError
 from .console import complain, one_line, prepare_stdout
 
 if TYPE_CHECKING:
@@ -49,10 +50,14 @@ Since = Annotated[
     typer.Option("--since", metavar="WHEN", help="Only those changed since: 90m, 12h, 7d, 2w, a date or an ISO 8601 time."),
 ]
 
+# What an argument of the library is called does not help who wrote a command.
+_NAMED_BY_THEMSELVES: Final = ("source", "target")
+_GLOBAL_OPTIONS: Final = ("--store", "--namespace")
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The store that the options before the verb name."""
+    """The store that the options --store and --namespace name."""
 
     location: str | None
     namespace: str
@@ -82,7 +87,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        code = app(args=hoisted(sys.argv[1:] if arguments is None else arguments), prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would complain when it flushes stdout at its end.
@@ -94,8 +99,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except NotFoundError as error:
         complain(f"there is no session {error.session_id!r}; see: {PROGRAM} sessions")
+    except ConflictError as error:
+        complain(f"{error}; go on with --on-conflict skip|replace|new-id")
     except InvalidInputError as error:
-        complain(str(error))
+        complain(error.reason if error.field in _NAMED_BY_THEMSELVES else str(error))
         # What a file holds is not the fault of the command line.
         return FAILED if error.field == "source" else WRONG_USAGE
     except SessionStoreError as error:
@@ -105,6 +112,35 @@ def _run(arguments: Sequence[str] | None) -> int:
     else:
         return code if isinstance(code, int) else 0
     return FAILED
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the options of the store before the verb, wherever they stood before a `--`."""
+    first: list[str] = []
+    rest: list[str] = []
+    given = iter(arguments)
+    for word in given:
+        name, equals, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *given]
+        elif name in _GLOBAL_OPTIONS:
+            value = None if equals else next(given, None)
+            first += [word] if value is None else [word, value]
+            if not equals and value is None:
+                # Nothing may follow, or it would be taken for the value that is missing.
+                return first
+        else:
+            rest.append(word)
+            if word in _options_with_value():
+                rest += [value for value in (next(given, None),) if value is not None]
+    return first + rest
+
+
+@functools.cache
+def _options_with_value() -> frozenset[str]:
+    verbs = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    options = [option for verb in verbs for option in verb.params if not getattr(option, "is_flag", True)]
+    return frozenset(name for option in options for name in option.opts)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -190,6 +226,13 @@ def _sessions(
     tag: Tags = None,
     text: Words = None,
     since: Since = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Only those changed before: as for --since.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", metavar="KEY=VALUE", help="Only those with this value: JSON, else text. May be repeated."),
+    ] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Only pinned ones.")] = False,
+    archived: Annotated[bool, typer.Option("--archived", help="Only archived ones.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to list at most.")] = 50,
     cursor: Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where an earlier list ended.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="List all of them, page after page.")] = False,
@@ -200,12 +243,15 @@ def _sessions(
 
     if everything and cursor is not None:
         raise typer.BadParameter("--all and --cursor exclude each other.")
-    choice = Choice(agent, user, status, tag, text, since)
+    choice = Choice(
+        agent=agent, user=user, status=status, tags=tag, text=text, since=since, until=until, metadata=metadata, pinned=pinned,
+        archived=archived,
+    )  # fmt: skip
     list_sessions(context.obj, choice, limit=limit, cursor=cursor, everything=everything, as_json=json)
 
 
 @app.command(
-    "show", epilog="Examples:\n\n  sessionstore show user-alice --last 10\n\n  sessionstore show user-alice --json > alice.jsonl"
+    "show", epilog="Examples:\n\n  sessionstore show user-alice --last 10\n\n  sessionstore show user-alice --json | jq .message"
 )
 def _show(
     context: typer.Context,
@@ -277,7 +323,7 @@ def _export(
     from .looking import Choice
     from .moving import export_sessions
 
-    choice = Choice(agent, user, status, tag, text, since)
+    choice = Choice(agent=agent, user=user, status=status, tags=tag, text=text, since=since)
     if session_ids and choice.filters():
         raise typer.BadParameter("give either IDs or filters.")
     if all_namespaces and (session_ids or file_format != "sessionstore"):

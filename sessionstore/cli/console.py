@@ -101,6 +101,11 @@ def size(count: int) -> str:
     return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 message, 2,526 messages."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(value: Any) -> dict[str, Any]:
     """A value object as JSON has it."""
     return asdict(value)

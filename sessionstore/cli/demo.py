@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from .console import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +25,8 @@ LIVE_SESSION: Final = "night-watch"
 SHOWN_SESSION: Final = "lighthouse-visit"
 _KILL_AFTER: Final = 150
 _READY: Final = "ready"
+_PROGRAM: Final = "sessionstore"
+_SQLITE: Final = "sqlite3"
 
 _CALL: Final = {"id": "call_tides_1", "type": "function", "function": {"name": "tide_table", "arguments": '{"place": "Westkap"}'}}
 _TIDES: Final = {"low_water": "14:10", "high_water": "20:25"}
@@ -108,14 +114,16 @@ def verify(path: Path, acknowledged: Sequence[int], console: Console) -> int:
         diagnosis = store.doctor()
         there = {info.session_id: info.message_count for info in store.list()}
         if lost or not diagnosis.ok or len(acknowledged) < 1:
-            problems = [f"{len(lost)} acknowledged messages are missing"] if lost else []
+            problems = [f"{counted(len(lost), 'acknowledged message')} missing"] if lost else []
             problems += [f"{check.name}: {check.detail}" for check in diagnosis.checks if not check.ok]
             problems += [] if acknowledged else ["the writing process acknowledged nothing"]
             console.print("  FAILED: " + "; ".join(problems), style="bold red", soft_wrap=True)
             return 1
         console.print(f"  all {len(acknowledged)} acknowledged messages are there, none is lost", style="green")
         console.print(f"  {len(diagnosis.checks)} checks for damage: all ok", style="green")
-        console.print("  " + ", ".join(f"{name} ({count} messages)" for name, count in sorted(there.items())), soft_wrap=True)
+        console.print(
+            "  " + ", ".join(f"{name} ({counted(count, 'message')})" for name, count in sorted(there.items())), soft_wrap=True
+        )
         console.print()
         info = store.get(SHOWN_SESSION)
         if info is not None:
@@ -170,15 +178,25 @@ def _step(console: Console, number: int, text: str) -> None:
 
 
 def _tell_next(console: Console, path: Path) -> None:
-    file = shlex.quote(str(path))
-    query = shlex.quote("SELECT role, text FROM messages ORDER BY id DESC LIMIT 5")
+    file = str(path)
+    commands = [
+        [*_this_program(), "--store", file, "sessions"],
+        [*_this_program(), "--store", file, "show", LIVE_SESSION, "--last", "5"],
+    ]
+    if shutil.which(_SQLITE):
+        commands.append([_SQLITE, "-readonly", file, "SELECT role, text FROM messages ORDER BY id DESC LIMIT 5"])
     _step(console, 4, "It is one file, yours to look into:")
-    for line in (
-        f"sessionstore --store {file} sessions",
-        f"sessionstore --store {file} show {LIVE_SESSION} --last 5",
-        f"sqlite3 -readonly {file} {query}",
-    ):
-        console.print("  " + line, soft_wrap=True)
+    for words in commands:
+        console.print("  " + (subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)), soft_wrap=True)
+
+
+def _this_program() -> list[str]:
+    """The words that start this program again: as it was started, for it may be in no folder that a shell looks into."""
+    script = shutil.which(sys.argv[0])
+    if script is None or Path(script).stem != _PROGRAM:
+        return [sys.executable, "-m", _PROGRAM]
+    found = shutil.which(_PROGRAM)
+    return [_PROGRAM] if found is not None and Path(found).samefile(script) else [str(Path(script).absolute())]
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import clock
-from .console import harmless, one_line, output, plain, print_indented, print_trimmed, say, size, write_fields, write_json
+from .console import counted, harmless, one_line, output, plain, print_indented, print_trimmed, say, size, write_fields, write_json
 
 if TYPE_CHECKING:
     from ..store import SessionStore
@@ -29,31 +31,63 @@ _FACTS: Final = (("model", "{}"), ("input_tokens", "{} tokens in"), ("output_tok
 _PAGE: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """Which sessions, as the options say it."""
 
-    agent: str | None
-    user: str | None
-    status: str | None
-    tags: list[str] | None
-    text: str | None
-    since: str | None
+    agent: str | None = None
+    user: str | None = None
+    status: str | None = None
+    tags: Sequence[str] | None = None
+    text: str | None = None
+    since: str | None = None
+    until: str | None = None
+    metadata: Sequence[str] | None = None
+    pinned: bool = False
+    archived: bool = False
 
     def filters(self) -> dict[str, Any]:
-        """The filters of the library's calls."""
+        """The filters of the library's calls, those alone that are given."""
         given = {
             "agent_id": self.agent,
             "user_id": self.user,
             "status": self.status,
             "tag": self.tags or None,
             "text": self.text,
-            "since": None if self.since is None else moment(self.since),
+            "since": None if self.since is None else moment(self.since, "--since"),
+            "until": None if self.until is None else moment(self.until, "--until"),
+            "metadata": plain_values(self.metadata) if self.metadata else None,
+            "pinned": self.pinned or None,
+            "archived": self.archived or None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
 
-def moment(text: str) -> datetime:
+def plain_values(pairs: Sequence[str]) -> dict[str, Any]:
+    """The metadata that KEY=VALUE ask for; a value that is no JSON is a text."""
+    wanted: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter("must be KEY=VALUE.", param_hint="--metadata")
+        if key in wanted:
+            raise typer.BadParameter("names a key twice.", param_hint="--metadata")
+        wanted[key] = _json_or_text(value)
+    return wanted
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def moment(text: str, option: str) -> datetime:
     """The instant of 90m, 12h, 7d, 2w (ago) or of an ISO 8601 date or time; without an offset it is local time."""
     ago = _AGO.fullmatch(text)
     try:
@@ -62,7 +96,7 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError) as error:
         raise typer.BadParameter(
-            "must be like 90m, 12h, 7d, 2w, 2026-01-31 or 2026-01-31T12:00+01:00.", param_hint="--since"
+            "must be like 90m, 12h, 7d, 2w, 2026-01-31 or 2026-01-31T12:00+01:00.", param_hint=option
         ) from error
 
 
@@ -110,7 +144,9 @@ def list_sessions(target: Target, choice: Choice, *, limit: int, cursor: str | N
     with target.open() as store:
         page = store.list(limit=limit, cursor=cursor, **filters)
         shown = _all_pages(store, limit, filters) if everything else iter(page.items)
-        if as_json:
+        if not page.items:
+            say(_why_none(store, filtered=bool(filters), later_page=cursor is not None), "dim")
+        elif as_json:
             for info in shown:
                 write_json(_session_json(info))
         else:
@@ -165,25 +201,34 @@ def _all_pages(store: SessionStore, limit: int, filters: dict[str, Any]) -> Iter
             return
 
 
+def _why_none(store: SessionStore, *, filtered: bool, later_page: bool) -> str:
+    if later_page:
+        return "no more sessions"
+    namespaces = store.namespaces()
+    if store.namespace in namespaces:
+        return "no session matches" if filtered else "no sessions here but archived ones; see --archived"
+    others = ", ".join(shlex.quote(name) for name in namespaces)
+    words = "no session matches" if filtered else "no sessions here"
+    return words + (f"; other namespaces have some: {others}" if others else "")
+
+
 def _print_table(infos: list[SessionInfo]) -> None:
-    if not infos:
-        say("no sessions", "dim")
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("SESSION", overflow="fold")
+    table.add_column("SESSION", overflow="ellipsis")
     table.add_column("MESSAGES", justify="right", no_wrap=True)
     table.add_column("CHANGED", no_wrap=True)
     for name in ("STATUS", "AGENT", "USER", "TAGS", "TITLE"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="ellipsis")
     for info in infos:
         cells = (info.session_id, str(info.message_count), _local(info.updated_at), info.status, info.agent_id, info.user_id,
                  ", ".join(info.tags), info.title)  # fmt: skip
-        table.add_row(*(Text(one_line(cell or "")) for cell in cells))
+        # A column that may wrap gives way where the terminal is narrow; its text is cut instead of being wrapped.
+        table.add_row(*(Text(one_line(cell or ""), no_wrap=True, overflow="ellipsis") for cell in cells))
     print_trimmed(output(), table)
 
 
 def _about(info: SessionInfo) -> str:
-    facts = [info.session_id, info.status, f"{info.message_count} messages", f"made {_local(info.created_at)}"]
+    facts = [info.session_id, info.status, counted(info.message_count, "message"), f"made {_local(info.created_at)}"]
     facts += [f"{name} {value}" for name, value in (("agent", info.agent_id), ("user", info.user_id)) if value]
     facts += ["tags " + ", ".join(info.tags)] if info.tags else []
     return one_line(" · ".join(facts))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .console import progress_bar, say, size
+from .console import counted, progress_bar, say, size
 
 if TYPE_CHECKING:
     from ..values import ExportReceipt, ImportReceipt
@@ -80,7 +80,7 @@ def _tell_backup(path: Path) -> None:
 
 
 def _imported(receipt: ImportReceipt) -> str:
-    facts = [f"{receipt.sessions:,} conversations, {receipt.messages:,} messages stored"]
+    facts = [f"{counted(receipt.sessions, 'conversation')}, {counted(receipt.messages, 'message')} stored"]
     facts += [f"{receipt.replaced:,} of them replaced others"] if receipt.replaced else []
     facts += [f"{receipt.skipped:,} skipped, their ids are taken"] if receipt.skipped else []
     facts += [f"{old} is now {new}" for old, new in receipt.renamed]
@@ -88,4 +88,5 @@ def _imported(receipt: ImportReceipt) -> str:
 
 
 def _exported(receipt: ExportReceipt) -> str:
-    return f"{receipt.sessions:,} conversations, {receipt.messages:,} messages, {size(receipt.size_bytes)} written"
+    held = f"{counted(receipt.sessions, 'conversation')}, {counted(receipt.messages, 'message')}"
+    return f"{held}, {size(receipt.size_bytes)} written"

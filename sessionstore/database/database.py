@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..config import OpenOptions
 from ..errors import (
     ClosedStoreError,
+    ForeignDatabaseError,
     ForkedStoreError,
     NotADatabaseError,
     ReadOnlyStoreError,
+    SessionStoreError,
     StoreCorruptError,
     StoreIOError,
     StoreOpenError,
@@ -23,18 +25,21 @@ from ..errors import (
 )
 from . import engine, filesystem, paths, upgrade
 from .faults import translated
+from .jobs import WriteJob
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
-from .sidecars import refuse_foreign_log
+from .sidecars import is_no_log, refuse_foreign_log
 from .transaction import Transaction, Work
 from .workers import READER_THREADS, Workers
-from .writer import WriteJob, Writer
+from .writer import Writer
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 T = TypeVar("T")
 
+# Nobody else can have such a file open as a store, so nobody needs its lock.
+_NEVER_STORES: Final = (ForeignDatabaseError, NotADatabaseError, WrongKeyError)
 _SNIFFED_BYTES: Final = 4_096
 _CIPHER_DISTINCT_BYTES: Final = 200
 _HEADER: Final = b"SQLite format 3\0"
@@ -63,6 +68,8 @@ class Database:
         self.users = 0
         self.identity = file.identity if file else None
         self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = None
+        self._is_closed = False
+        self._unclosed: list[Transaction] = []
         self._immutable = False
         self._engine = engine.make_engine(self._connect)
         self.journal_mode = "memory"
@@ -104,14 +111,19 @@ class Database:
             raise ReadOnlyStoreError(self.name, "was opened with read_only=True")
 
     def close(self, *, timeout: float) -> None:
-        """Wait for running calls, then close every connection under the writer lock."""
-        if self._fault is not None:
+        """Wait for running calls, then close every connection under the writer lock.
+
+        Raises:
+            StoreBusyError: Another process held the lock; a second call tries again.
+        """
+        if self._fault is ForkedStoreError or self._is_closed:
             return
         self._fault = ClosedStoreError
         self.workers.stop()
         started = time.monotonic()
-        idle = self.readers.take_all(timeout=timeout)
-        self.writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=idle)
+        self._unclosed += self.readers.take_all(timeout=timeout)
+        self.writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=self._unclosed)
+        self._is_closed = True
 
     def pause(self, *, timeout: float) -> bool:
         """Before a fork: close every connection and hold all calls back; False if a call does not end in time.
@@ -155,7 +167,12 @@ class Database:
             return engine.connect_memory()
         if self.read_only:
             return engine.connect_read_only(self.path, immutable=self._immutable)
-        return engine.connect_file(self.path)
+        connection = engine.connect_file(self.path)
+        found = self.path.stat()
+        if (found.st_dev, found.st_ino) != self.identity:
+            connection.close()
+            raise StoreOpenError(self.path, "another file has taken its place; close the store and open it again")
+        return connection
 
     def _open_connection(self) -> Connection:
         return self._engine.connect()
@@ -166,28 +183,43 @@ class Database:
         return connection
 
     def _open_writer(self, options: OpenOptions, timeout: float) -> Writer:
-        lock: ProcessLock = NoLock()
-        if self.path is not None and not self.read_only:
-            lock = SidecarLock(paths.sidecar(self.path, paths.LOCK_SUFFIX))
-        elif self.path is not None:
+        if self.path is not None and self.read_only:
             self._immutable = self._must_be_immutable(self.path)
+        lock = self._open_lock()
         try:
             if self.path is not None and not self.read_only:
                 lock.acquire(time.monotonic() + timeout)
                 try:
                     refuse_foreign_log(self.path, timeout=timeout)
+                    if is_no_log(self.path):
+                        self._warn(f"{self.path}: what lies beside it as its write-ahead log is none and is ignored")
                 finally:
                     lock.release()
             writer = Writer(self._open_connection, lock, self.path, wal=not self.read_only)
         except Exception as error:
+            mine = self._open_error(error)
+            if isinstance(mine, _NEVER_STORES):
+                lock.remove_if_new()
             lock.close()
-            raise self._open_error(error) from error
+            raise mine from error
         try:
             writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
         except Exception as error:
             writer.close(timeout=timeout)
-            raise self._open_error(error) from error
+            mine = self._open_error(error)
+            if isinstance(mine, _NEVER_STORES):
+                lock.remove_if_new()
+            raise mine from error
         return writer
+
+    def _open_lock(self) -> ProcessLock:
+        if self.path is None or self.read_only:
+            return NoLock()
+        path = paths.sidecar(self.path, paths.LOCK_SUFFIX)
+        try:
+            return SidecarLock(path)
+        except OSError as error:
+            raise StoreOpenError(path, f"cannot be opened to lock it ({error.strerror}); whose is it?") from error
 
     def _must_be_immutable(self, path: Path) -> bool:
         # A log needs shared memory in the same folder. Where that cannot be made, an empty log means that nobody writes.
@@ -224,8 +256,6 @@ class Database:
             self._choose_journal(driver)
             if log_bytes:
                 busy, pages, copied = engine.checkpoint(driver, "PASSIVE")
-                if pages == 0:
-                    self._warn(f"{path}: the write-ahead log of {log_bytes} bytes beside it held nothing valid and was ignored")
                 log_bytes = 0 if not busy and pages == copied else log_bytes
         if not log_bytes:
             self.check_size(driver)
@@ -256,7 +286,13 @@ class Database:
 
     def _open_error(self, error: Exception) -> Exception:
         cause = getattr(error, "orig", error)
-        if not isinstance(cause, sqlite3.Error) or self.path is None:
+        if self.path is None:
+            return error
+        if isinstance(cause, OSError) and not isinstance(cause, SessionStoreError):
+            return StoreOpenError(self.path, cause.strerror or type(cause).__name__)
+        if isinstance(cause, UnicodeDecodeError):
+            return StoreCorruptError(self.path, "holds names that are no text; the file is kept as it is")
+        if not isinstance(cause, sqlite3.Error):
             return error
         if "unsupported file format" in str(cause):
             return NotADatabaseError(self.path, "has a format that this SQLite does not know")

@@ -64,8 +64,8 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
 
 
 def connect_file(path: Path) -> sqlite3.Connection:
-    """A connection to a file that this process may write."""
-    connection = _connect(str(path))
+    """A connection to a file that is there and that this process may write."""
+    connection = _connect(f"file:{quote(str(path))}?mode=rw", uri=True)
     set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
     _set_safety(connection)
     _set_journal_limits(connection)

@@ -49,7 +49,7 @@ def translated(error: sqlite3.Error, path: str | PathLike[str]) -> SessionStoreE
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return ReadOnlyStoreError(path, f"cannot be written ({_name(error)})")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_SCHEMA) or _UNDECODABLE in str(error):
-        return StoreCorruptError(path, f"is damaged ({_name(error)}); the file is kept as it is, see: sessionstore doctor")
+        return StoreCorruptError(path, f"is damaged ({_name(error)}); it is kept as it is. Copy it away, then restore a backup")
     if isinstance(error, sqlite3.IntegrityError):
         return StoreCorruptError(path, f"a constraint of the schema failed ({_name(error)}); was it changed by another program?")
     return StoreIOError(path, f"SQLite failed: {error} ({_name(error)})")
@@ -66,7 +66,8 @@ def _input_output(error: sqlite3.Error, path: str | PathLike[str]) -> SessionSto
 
 def _code(error: sqlite3.Error) -> int:
     # Errors of the Python module itself (wrong use, undecodable text) have no code.
-    return getattr(error, "sqlite_errorcode", -1) & _PRIMARY if hasattr(error, "sqlite_errorcode") else -1
+    code = getattr(error, "sqlite_errorcode", None)
+    return -1 if code is None else code & _PRIMARY
 
 
 def _name(error: sqlite3.Error) -> str:

@@ -19,7 +19,6 @@ from .paths import PRIVATE_FILE
 # Between tries, in seconds. Short and random: the worst wait of four processes was ten times shorter than with SQLite's own.
 _SHORTEST_SLEEP: Final = 0.0001
 _LONGEST_SLEEP: Final = 0.001
-_TURNS_PER_LOOK: Final = 32
 
 
 def pause() -> None:
@@ -41,6 +40,9 @@ class ProcessLock(Protocol):
     def close(self) -> None:
         """Give up the descriptor, in this process only."""
 
+    def remove_if_new(self) -> None:
+        """Leave nothing beside a file that turned out to be no store."""
+
 
 class NoLock:
     """For stores in memory and files that are only read: there is nobody to wait for."""
@@ -54,6 +56,9 @@ class NoLock:
         """Nothing to do."""
 
     def close(self) -> None:
+        """Nothing to do."""
+
+    def remove_if_new(self) -> None:
         """Nothing to do."""
 
 
@@ -91,8 +96,8 @@ class SidecarLock:
 
     def __init__(self, path: Path) -> None:
         self.waits = 0
-        self._turns = 0
         self._path = path
+        self._is_new = not path.exists()
         self._descriptor = _open(path)
 
     def acquire(self, deadline: float) -> None:
@@ -101,8 +106,7 @@ class SidecarLock:
         Raises:
             StoreBusyError: Another process held it all the time.
         """
-        self._turns += 1
-        if _try_lock(self._descriptor) and (self._turns % _TURNS_PER_LOOK or self._is_there()):
+        if _try_lock(self._descriptor) and self._is_there():
             return
         self.waits += 1
         while not (_try_lock(self._descriptor) and self._is_there()):
@@ -117,6 +121,11 @@ class SidecarLock:
     def close(self) -> None:
         """Give up the descriptor; in a forked child this leaves the parent's lock alone."""
         os.close(self._descriptor)
+
+    def remove_if_new(self) -> None:
+        """Leave nothing beside a file that turned out to be no store."""
+        if self._is_new and os.name == "posix":
+            self._path.unlink(missing_ok=True)
 
     def _is_there(self) -> bool:
         if os.fstat(self._descriptor).st_nlink:

@@ -19,6 +19,7 @@ from ..errors import NotADatabaseError, ReadOnlyStoreError, StoreOpenError, Unsa
 WAL_SUFFIX: Final = "-wal"
 SHM_SUFFIX: Final = "-shm"
 LOCK_SUFFIX: Final = "-lock"
+SIDECAR_SUFFIXES: Final = (WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX)
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
 _WRITABLE_BY_OTHERS: Final = 0o022
@@ -123,7 +124,8 @@ def _prepare_folder(folder: Path, *, create: bool) -> None:
         found = folder.stat()
     except FileNotFoundError:
         if not create:
-            raise StoreOpenError(folder, "there is no such folder; create it, or pass create_parents=True") from None
+            hint = "; ~ is not expanded, use Path(...).expanduser()" if "~" in folder.parts else ""
+            raise StoreOpenError(folder, f"there is no such folder; create it, or pass create_parents=True{hint}") from None
         _make_private_folders(folder)
         return
     if not stat.S_ISDIR(found.st_mode):
@@ -178,7 +180,7 @@ def _require_writable(path: Path) -> None:
 
 
 def _check_sidecars(path: Path) -> None:
-    for suffix in (WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX):
+    for suffix in SIDECAR_SUFFIXES:
         beside = sidecar(path, suffix)
         found = _look(beside)
         if found is not None and not stat.S_ISREG(found.st_mode):

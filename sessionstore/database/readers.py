@@ -64,9 +64,11 @@ class ReaderPool:
         except Exception as error:  # noqa: BLE001 - raised again, in our words
             raise_own(error, self._name)
         finally:
-            if db.driver.in_transaction:
-                db.driver.execute("ROLLBACK")
-            self._idle.put(db)
+            try:
+                if db.driver.in_transaction:
+                    db.driver.execute("ROLLBACK")
+            finally:
+                self._idle.put(db)
 
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""

@@ -7,12 +7,14 @@ import functools
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 from ..config import OpenOptions
 from ..errors import ConfigError, ForkedStoreError, SessionStoreError
+from . import upgrade
 from .database import Database
-from .paths import FileIdentity, PreparedFile
+from .paths import SIDECAR_SUFFIXES, FileIdentity, PreparedFile, sidecar
 
 _EXIT_TIMEOUT: Final = 1.0
 _FORK_TIMEOUT: Final = 2.0
@@ -61,6 +63,10 @@ def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Data
         raise ForkedStoreError("this process was forked while its parent was in a long call on the same file; start it with spawn")
     with _registry.turn(file.identity):
         shared = _registry.files.get(file.identity)
+        if shared is not None and not shared.users:
+            # Its last store could not close it, because another process held the lock.
+            shared.close(timeout=timeout)
+            shared = None
         if shared is None:
             shared = Database(file, options, timeout=timeout)
             _registry.files[file.identity] = shared
@@ -87,11 +93,27 @@ def release(database: Database, *, timeout: float) -> None:
         database.close(timeout=timeout)
         return
     with _registry.turn(identity):
-        database.users -= 1
+        database.users = max(0, database.users - 1)
         if database.users == 0:
+            database.close(timeout=timeout)
             if _registry.files.get(identity) is database:
                 del _registry.files[identity]
-            database.close(timeout=timeout)
+
+
+def is_open(path: Path) -> bool:
+    """Whether a file is the database, the log, the shared memory or the lock of a store that this process has open."""
+    try:
+        beside = path.resolve()
+    except OSError:
+        beside = path
+    open_paths = [database.path for database in _registry.all() if database.path is not None]
+    if any(beside in (each, *(sidecar(each, suffix) for suffix in SIDECAR_SUFFIXES)) for each in open_paths):
+        return True
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return FileIdentity(found.st_dev, found.st_ino) in _registry.files
 
 
 @functools.cache
@@ -106,7 +128,7 @@ def _before_fork() -> None:
     deadline = time.monotonic() + _FORK_TIMEOUT
     _registry.held = [turn for turn in _registry.turns() if turn.acquire(timeout=max(0.0, deadline - time.monotonic()))]
     _registry.paused = [
-        database for database in _registry.files.values() if database.pause(timeout=max(0.0, deadline - time.monotonic()))
+        database for database in list(_registry.files.values()) if database.pause(timeout=max(0.0, deadline - time.monotonic()))
     ]
 
 
@@ -122,6 +144,7 @@ def _after_fork_in_child() -> None:
     paused, inherited = _registry.paused, _registry.all()
     # A thread of the parent may have held one of the locks: begin anew.
     _registry.__init__()  # type: ignore[misc]
+    upgrade.begin_anew_after_fork()
     for database in inherited:
         database.abandon()
         if database not in paused:

@@ -6,11 +6,14 @@ connection makes that last. So it is looked at first, through connections that c
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..errors import ForeignDatabaseError
 from . import engine, paths
+
+_LOG_MAGICS: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 class _Names(NamedTuple):
@@ -26,13 +29,26 @@ def refuse_foreign_log(path: Path, *, timeout: float) -> None:
     """
     if not paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)) or not paths.size_of(path):
         return
-    own = _names(path, without_log=True, timeout=timeout)
+    try:
+        own = _names(path, without_log=True, timeout=timeout)
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        # A checkpoint was cut short: without its log the file is no database yet.
+        return
     # A store whose tables are in the log still has no name of its own.
     if own.store_id is not None and _names(path, without_log=False, timeout=timeout) != own:
         raise ForeignDatabaseError(
             paths.sidecar(path, paths.WAL_SUFFIX),
             f"belongs to another database than {path.name}; move it away, nothing was touched",
         )
+
+
+def is_no_log(path: Path) -> bool:
+    """Whether what lies beside a file does not even begin as a log does. Before the first connection to it only."""
+    log = paths.sidecar(path, paths.WAL_SUFFIX)
+    if not paths.size_of(log):
+        return False
+    with log.open("rb") as file:
+        return file.read(len(_LOG_MAGICS[0])) not in _LOG_MAGICS
 
 
 def _names(path: Path, *, without_log: bool, timeout: float) -> _Names:

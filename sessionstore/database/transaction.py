@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from .. import clock
+from ..errors import StoreCorruptError
 from .engine import driver_of
 from .faults import translated
 
@@ -49,6 +50,8 @@ Work: TypeAlias = Callable[[Transaction], T]
 def own_error(error: Exception, path: str | PathLike[str]) -> Exception:
     """The library's error for one of the driver's, also if SQLAlchemy wrapped it; any other error as it is."""
     cause = getattr(error, "orig", error)
+    if isinstance(cause, UnicodeDecodeError):
+        return StoreCorruptError(path, "holds what is no text where a text should be; the file is kept as it is")
     if not isinstance(cause, sqlite3.Error):
         return error
     mine = translated(cause, path)

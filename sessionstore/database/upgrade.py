@@ -28,7 +28,7 @@ _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 BACKUP_INFIX: Final = ".pre-upgrade-"
 
 # Alembic keeps the running migration in module globals: two threads at once mix up their files.
-_ALEMBIC_LOCK: Final = threading.Lock()
+_alembic_lock = threading.Lock()
 
 
 def migrations_folder() -> Path:
@@ -104,6 +104,12 @@ def verify_columns(driver: sqlite3.Connection, path: Path | str) -> None:
             ) from error
 
 
+def begin_anew_after_fork() -> None:
+    """In a forked child: a thread of the parent may have been in a migration."""
+    global _alembic_lock  # noqa: PLW0603 - a lock cannot be made free by another thread
+    _alembic_lock = threading.Lock()
+
+
 def configuration(folder: Path) -> Config:
     """Alembic's configuration, without an ini file."""
     from alembic.config import Config
@@ -116,13 +122,10 @@ def configuration(folder: Path) -> Config:
 
 def _require_known(revision: str, path: Path) -> None:
     from alembic.script import ScriptDirectory
-    from alembic.util.exc import CommandError
 
-    try:
-        known = ScriptDirectory.from_config(configuration(migrations_folder())).get_revision(revision)
-    except CommandError:
-        known = None
-    if known is None:
+    revisions = ScriptDirectory.from_config(configuration(migrations_folder())).walk_revisions()
+    # Not by asking for this one: Alembic also takes names such as "head" and unique beginnings.
+    if revision not in {known.revision for known in revisions}:
         raise SchemaTooNewError(
             path, f"was written by a newer sessionstore (schema {revision}); it was not touched. Update sessionstore"
         )
@@ -135,7 +138,7 @@ def _run_migrations(db: Transaction, path: Path | str) -> None:
     config = configuration(migrations_folder())
     config.attributes["connection"] = db.core
     try:
-        with _ALEMBIC_LOCK, transaction(db.core):
+        with _alembic_lock, transaction(db.core):
             command.upgrade(config, HEAD_REVISION)
     except Exception as error:
         raise UpgradeError(
@@ -177,9 +180,13 @@ def _back_up(driver: sqlite3.Connection, path: Path, revision: str) -> None:
     target = sqlite3.connect(unfinished, isolation_level=None)
     try:
         driver.backup(target)
+        target.close()
+        unfinished.replace(backup)
+    except (sqlite3.Error, OSError) as error:
+        raise UpgradeError(path, f"the backup before the upgrade failed ({error}); nothing was changed") from error
     finally:
         target.close()
-    unfinished.replace(backup)
+        unfinished.unlink(missing_ok=True)
     paths.sync_folder(path.parent)
     for older in path.parent.glob("*" + BACKUP_INFIX + "*.db"):
         if older.name.startswith(path.name + BACKUP_INFIX) and older != backup:

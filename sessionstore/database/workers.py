@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
+from ..errors import ClosedStoreError
+
 # As many as there are readers: more could only wait for a connection.
 READER_THREADS: Final = 4
 
@@ -19,30 +21,38 @@ class Workers:
         self._most = most
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._unfinished = 0
+        self._stopped = False
         self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Run a call on some thread, soon."""
+        """Run a call on some thread, soon.
+
+        Raises:
+            ClosedStoreError: The threads were stopped.
+        """
         with self._lock:
-            if self._idle == 0 and len(self._threads) < self._most:
+            if self._stopped:
+                raise ClosedStoreError
+            self._unfinished += 1
+            if self._unfinished > len(self._threads) and len(self._threads) < self._most:
                 name = f"{self._name}-{len(self._threads) + 1}"
-                thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._calls.put(call)
+                self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+                self._threads[-1].start()
+            self._calls.put(call)
 
     def stop(self) -> None:
         """Let the threads end after what they have been given."""
-        for _ in self._threads:
-            self._calls.put(None)
+        with self._lock:
+            if not self._stopped:
+                self._stopped = True
+                for _ in self._threads:
+                    self._calls.put(None)
 
     def _serve(self) -> None:
-        while True:
-            self._idle += 1
-            call = self._calls.get()
-            self._idle -= 1
-            if call is None:
-                return
+        while (call := self._calls.get()) is not None:
             call()
+            # Nothing of a call may live on until the next one comes.
             del call
+            with self._lock:
+                self._unfinished -= 1

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import clock
 from ..errors import ClosedStoreError, SessionStoreError, StoreBusyError
 from . import engine
 from .checkpoints import Checkpointer
 from .faults import is_busy, is_storage_failure
+from .jobs import WriteJob
 from .locks import ProcessLock, pause
 from .transaction import Transaction, Work, own_error, raise_own
 
@@ -31,34 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GROUP_LIMIT: Final = 256
-
-
-class WriteJob(Generic[T]):
-    """One call that waits for its commit.
-
-    Attributes:
-        work: What to do in the transaction; it may be run again if the group is.
-        full: Whether the commit must survive a power loss.
-        deadline: When to give up waiting for other processes, on the monotonic clock.
-        notify: Called once the outcome is known, from the leader's thread.
-    """
-
-    __slots__ = ("deadline", "done", "error", "full", "notify", "result", "work")
-
-    def __init__(self, work: Work[T], *, full: bool, deadline: float, notify: Callable[[], None] | None = None) -> None:
-        self.work = work
-        self.full = full
-        self.deadline = deadline
-        self.notify = notify
-        self.result: T | None = None
-        self.error: BaseException | None = None
-        self.done = False
-
-    def outcome(self) -> T:
-        """What the work returned, after its commit; or its error."""
-        if self.error is not None:
-            raise self.error
-        return cast(T, self.result)
+_NEAR: Final = 0.1
 
 
 class Writer:
@@ -73,7 +47,7 @@ class Writer:
         self._name = str(path) if path is not None else "(memory)"
         # Only its owner can release it, which makes releasing safe after an interrupt.
         self._mutex = threading.RLock()
-        self._leader = 0
+        self._is_mine: Callable[[], bool] = self._mutex._is_owned  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition does
         self._starting = threading.Lock()
         self._pending: deque[WriteJob[Any]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -101,8 +75,7 @@ class Writer:
         Raises:
             StoreBusyError: Nothing was written, because others held the lock past the timeout.
         """
-        if self._leader == threading.get_ident():
-            raise StoreBusyError(self._name, "a call cannot be made inside of another one, as from a signal handler")
+        self._drop_leftovers()
         deadline = time.monotonic() + timeout
         try:
             if not self._pending and self._mutex.acquire(blocking=False):
@@ -137,9 +110,11 @@ class Writer:
     def exclusively(self, action: Callable[[Transaction], T], *, timeout: float) -> T:
         """Do something outside of a transaction while nobody writes, in this process or another one."""
         deadline = time.monotonic() + timeout
+        self._drop_leftovers()
         try:
             if not self._mutex.acquire(timeout=timeout):
                 raise self._busy()
+            self._require_open()
             self._lock.acquire(deadline)
             try:
                 return action(self._usable())
@@ -150,7 +125,11 @@ class Writer:
                 self._mutex.release()
 
     def close(self, *, timeout: float, also: Iterable[Transaction] = ()) -> None:
-        """Finish what waits, then close the connection, and the readers' ones with it, under the lock."""
+        """Finish what waits, then close the connection, and the readers' ones with it, under the lock.
+
+        Raises:
+            StoreBusyError: Another process held the lock; nothing was closed, and a second call tries again.
+        """
         self._closing = True
         self._wake.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -161,11 +140,10 @@ class Writer:
             for each in (*also, db):
                 each.close()
 
-        try:
-            self.exclusively(close_all, timeout=timeout)
-        finally:
+        self.exclusively(close_all, timeout=timeout)
+        while self._pending:
             self._fail_all(ClosedStoreError())
-            self._lock.close()
+        self._lock.close()
 
     def pause(self, *, deadline: float) -> bool:
         """Before a fork: close the connection and hold writes back; False if one does not end in time."""
@@ -173,14 +151,15 @@ class Writer:
             return False
         try:
             self._lock.acquire(deadline)
-        except StoreBusyError:
+            try:
+                self._db.close()
+            finally:
+                self._lock.release()
+        except Exception:  # noqa: BLE001 - the fork goes on; its child will be told
             self._mutex.release()
             return False
-        try:
-            self._db.close()
         finally:
-            self._lock.release()
-        self._broken = True
+            self._broken = True
         return True
 
     def resume(self) -> None:
@@ -196,18 +175,23 @@ class Writer:
         self._pending.append(job)
         try:
             in_time = self._mutex.acquire(timeout=timeout)
-            if not in_time and not self._withdraw(job):
+            while not in_time and not self._withdraw(job) and not job.done:
                 # A leader has it: its outcome is near.
-                in_time = self._mutex.acquire()
+                in_time = self._mutex.acquire(timeout=_NEAR)
             while in_time and not job.done:
                 self._lead()
         except BaseException:
             if not self._withdraw(job) and not job.done:
                 self._wait_for_leader()
             raise
-        if not in_time:
+        if not in_time and not job.done:
             raise self._busy()
         return job.outcome()
+
+    def _drop_leftovers(self) -> None:
+        """Release the mutex if this thread has it already: an interrupt came before it could."""
+        while self._is_mine():
+            self._mutex.release()
 
     def _wait_for_leader(self) -> None:
         with self._mutex:
@@ -215,10 +199,9 @@ class Writer:
 
     def _after_interrupt(self) -> None:
         """Undo what an interrupt left of a transaction that this thread was leading."""
-        if self._leader == threading.get_ident():
+        if self._is_mine():
             self._roll_back()
             self._lock.release()
-            self._leader = 0
 
     def _withdraw(self, job: WriteJob[Any]) -> bool:
         try:
@@ -256,24 +239,27 @@ class Writer:
 
     def _lead(self) -> None:
         """Commit a group of what waits. The mutex is held."""
-        group: list[WriteJob[Any]] = []
-        self._leader = threading.get_ident()
+        if not self._pending:
+            return
+        deadline = self._pending[0].deadline
         try:
-            deadline = self._pending[0].deadline if self._pending else 0.0
+            self._require_open()
             self._lock.acquire(deadline)
+        except StoreBusyError as error:
+            self._fail_overdue(error)
+            return
+        group: list[WriteJob[Any]] = []
+        try:
             self._take_group(group)
             if group:
                 self._commit(group, deadline)
                 self._checkpoint_if_due()
-        except StoreBusyError as error:
-            self._fail_overdue(error)
         except BaseException:
             # An interrupt in the leader's thread must not reach the others: their jobs go back to the queue.
             self._put_back(group)
             raise
         finally:
             self._lock.release()
-            self._leader = 0
 
     def _take_group(self, group: list[WriteJob[Any]]) -> None:
         while self._pending and len(group) < _GROUP_LIMIT:
@@ -297,9 +283,9 @@ class Writer:
 
     def _commit_alone(self, work: Work[T], *, full: bool, deadline: float) -> T:
         """The usual case: nobody else waits. The mutex is held."""
-        self._leader = threading.get_ident()
+        self._require_open()
+        self._lock.acquire(deadline)
         try:
-            self._lock.acquire(deadline)
             db = self._begin(full=full, deadline=deadline)
             result = work(db)
             self._retry("COMMIT", deadline)
@@ -315,7 +301,6 @@ class Writer:
             raise
         finally:
             self._lock.release()
-            self._leader = 0
 
     def _commit(self, group: list[WriteJob[Any]], deadline: float) -> None:
         committing = False
@@ -340,9 +325,12 @@ class Writer:
                 self._roll_back()
             raise
 
-    def _usable(self) -> Transaction:
+    def _require_open(self) -> None:
         if self._closed:
             raise ClosedStoreError
+
+    def _usable(self) -> Transaction:
+        self._require_open()
         if self._broken:
             self._reopen()
         return self._db
@@ -393,6 +381,7 @@ class Writer:
             job.result = job.work(self._db)
         except Exception as error:  # noqa: BLE001 - raised again by the caller
             job.error = own_error(error, self._name)
+            self._broken = self._broken or (is_storage_failure(error) and self._can_reopen)
             return False
         return True
 
@@ -412,7 +401,7 @@ class Writer:
             self._db.driver.execute("ROLLBACK")
 
     def _after_failure(self, error: Exception) -> None:
-        self._broken = is_storage_failure(error) and self._can_reopen
+        self._broken = self._broken or (is_storage_failure(error) and self._can_reopen)
         try:
             self._roll_back()
         except sqlite3.Error:

@@ -105,19 +105,19 @@ class _Run:
 
     def _write_session(self, info: SessionInfo, messages: Iterator[Message]) -> None:
         write = self._writer.write
+        before = self._messages
         if self._format == NATIVE:
-            before = self._messages
             write(native.session_line(info))
             for message in messages:
                 write(native.message_line(message))
-            if self._messages - before != info.message_count:
-                raise StoreCorruptError(self._db.path, f"session {info.session_id!r} does not hold as many messages as it counts")
         elif self._format == OPENAI_MESSAGES:
             for message in messages:
                 write(openai.message_line(message.to_dict()))
         else:
             for part in openai.conversation_parts(info, (message.to_dict() for message in messages)):
                 write(part)
+        if self._messages - before != info.message_count:
+            raise StoreCorruptError(self._db.path, f"session {info.session_id!r} does not hold as many messages as it counts")
 
     def _counted(self, key: int, info: SessionInfo) -> Iterator[Message]:
         for message in queries.transfer.messages_of(self._db, key, info.session_id):

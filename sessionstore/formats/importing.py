@@ -63,6 +63,8 @@ def _detected(lines: LineReader) -> str:
         found = NATIVE
     elif openai.is_conversation(first):
         found = OPENAI
+    elif native.is_headless(first):
+        raise lines.refusal("looks like the lossless format without its header; `sessionstore export` writes the whole format")
     elif openai.is_message(first):
         found = OPENAI_MESSAGES
     else:
@@ -107,9 +109,12 @@ class _Run:
         except InvalidInputError as error:
             # What was found while storing does not name its line yet.
             named = error if error.field == "source" else self._lines.refusal(str(error), limit=error.limit)
-            raise InvalidInputError(named.field, named.reason + self._stored_before(), limit=named.limit) from error
+            stored = f"; {self._stored_so_far()}" if self._stored else ""
+            raise InvalidInputError(named.field, named.reason + stored, limit=named.limit) from error
         except ConflictError as error:
-            raise ConflictError(error.session_id, f"{error}{self._stored_before()}") from error
+            refused = ConflictError(error.session_id, f"{self._place()}: {error}; {self._stored_so_far()}")
+            refused.add_note("on_conflict='skip', 'replace' or 'new-id' lets the import go on")
+            raise refused from error
         self._report(self._total)
         return ImportReceipt(
             format=self._format,
@@ -120,8 +125,13 @@ class _Run:
             renamed=tuple(self._renamed),
         )
 
-    def _stored_before(self) -> str:
-        return f"; the {self._stored} conversations before it are stored" if self._stored else ""
+    def _place(self) -> str:
+        # A file of one conversation is in the way as a whole, before a line of it is read.
+        lines = self._lines
+        return f"line {lines.number} of {lines.name}" if lines.number else lines.name
+
+    def _stored_so_far(self) -> str:
+        return "1 conversation before it is stored" if self._stored == 1 else f"{self._stored} conversations before it are stored"
 
     # -- the three layouts
 

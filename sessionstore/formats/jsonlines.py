@@ -35,10 +35,16 @@ def loads(line: bytes) -> dict[str, Any]:
         raise NotAnObjectError("is nested too deeply") from error
     except ValueError as error:
         # Not `from error`: a JSONDecodeError carries the whole line.
-        raise NotAnObjectError(f"is not JSON ({_reason(error)})") from None
+        raise NotAnObjectError(f"is not JSON ({_reason(error)}){_hint(line)}") from None
     if not isinstance(value, dict):
-        raise NotAnObjectError("is not a JSON object")
+        raise NotAnObjectError(f"is not a JSON object{_hint(line)}")
     return value
+
+
+def _hint(line: bytes) -> str:
+    """What helps who has one JSON value, an array as a rule, that fills the whole file."""
+    begun = line.strip()
+    return "; JSONL has one JSON value a line, no array around them" if begun.startswith(b"[") or begun == b"{" else ""
 
 
 def _reason(error: ValueError) -> str:

@@ -89,6 +89,11 @@ def is_header(first: Mapping[str, Any]) -> bool:
     return first.get("format") == NATIVE
 
 
+def is_headless(first: Mapping[str, Any]) -> bool:
+    """Whether a first line is one that stands further below in this format, as the command `show --json` writes it."""
+    return first.get("type") == SESSION or (first.get("type") == MESSAGE and "seq" in first)
+
+
 def verified(lines: LineReader) -> Trailer:
     """Read a file to its end and return its trailer, which fits all lines before it.
 

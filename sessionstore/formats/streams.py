@@ -18,7 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, TypeAlias, cast
 
-from ..database.paths import LOCK_SUFFIX, PRIVATE_FILE, SHM_SUFFIX, WAL_SUFFIX, sidecar, sync_folder
+from ..database import registry
+from ..database.paths import LOCK_SUFFIX, PRIVATE_FILE, SIDECAR_SUFFIXES, WAL_SUFFIX, sidecar, sync_folder
 from ..errors import InvalidInputError
 from . import jsonlines
 
@@ -142,16 +143,16 @@ def open_lines(source: object, *, store_path: Path | None) -> Iterator[LineReade
 
     Args:
         source: What cannot be read twice (a pipe) is copied to a temporary file first.
-        store_path: The store's own file, which must not be opened.
+        store_path: The store's own file, which must not be opened; None for one in memory.
 
     Raises:
-        InvalidInputError: It is neither a path nor a binary stream, or it is the store itself.
+        InvalidInputError: It is neither a path nor a binary stream, or it belongs to a store that this process has open.
         OSError: It cannot be read.
     """
     with ExitStack() as stack:
         if isinstance(source, str | PathLike):
             path = Path(source)
-            _refuse_own_file("source", path, store_path)
+            _refuse_open_store("source", path, store_path)
             raw: IO[bytes] = stack.enter_context(path.open("rb"))
             name = path.name
         else:
@@ -170,10 +171,10 @@ def open_target(target: object, *, store_path: Path | None) -> Iterator[LineWrit
 
     Args:
         target: A path that ends in .gz is compressed. The file can be read by its owner only.
-        store_path: The store's own file, which must not be replaced.
+        store_path: The store's own file, which must not be replaced; None for one in memory.
 
     Raises:
-        InvalidInputError: It is neither a path nor a binary stream, not a regular file, or the store itself.
+        InvalidInputError: It is neither a path nor a binary stream, not a regular file, or part of a database.
         OSError: It cannot be written.
     """
     if not isinstance(target, str | PathLike):
@@ -182,7 +183,8 @@ def open_target(target: object, *, store_path: Path | None) -> Iterator[LineWrit
         stream.flush()
         return
     path = Path(target)
-    _refuse_own_file("target", path, store_path)
+    _refuse_open_store("target", path, store_path)
+    _refuse_database("target", path)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InvalidInputError("target", f"{path} is not a regular file")
     with _replacing(path) as file:
@@ -240,15 +242,30 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", stem.strip())
 
 
-def _refuse_own_file(field: str, path: Path, store_path: Path | None) -> None:
+def _refuse_open_store(field: str, path: Path, store_path: Path | None) -> None:
     """Closing a descriptor of a database file would drop the locks that SQLite holds on it in this process."""
-    if store_path is None:
-        return
+    if store_path is not None and _is_part_of(store_path, path):
+        raise InvalidInputError(field, f"{path} belongs to the store itself")
+    if registry.is_open(path):
+        raise InvalidInputError(field, f"{path} belongs to a store that this process has open")
+
+
+def _is_part_of(store_path: Path, path: Path) -> bool:
     found = _identity(path)
-    for suffix in ("", WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX):
-        own = sidecar(store_path, suffix)
-        if (found is not None and found == _identity(own)) or path.absolute() == own:
-            raise InvalidInputError(field, f"{path} belongs to the store itself")
+    parts = [sidecar(store_path, suffix) for suffix in ("", *SIDECAR_SUFFIXES)]
+    return any((found is not None and found == _identity(part)) or path.absolute() == part for part in parts)
+
+
+def _refuse_database(field: str, path: Path) -> None:
+    """Another program may have it open, which only its neighbours tell: looking into it could drop locks."""
+    for suffix in (WAL_SUFFIX, LOCK_SUFFIX):
+        neighbour = sidecar(path, suffix)
+        if os.path.lexists(neighbour):
+            raise InvalidInputError(field, f"{path} looks like a database, since {neighbour.name} lies beside it")
+    for suffix in SIDECAR_SUFFIXES:
+        database = path.with_name(path.name.removesuffix(suffix) or path.name)
+        if database != path and os.path.lexists(database):
+            raise InvalidInputError(field, f"{path} looks like a part of the database {database.name}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

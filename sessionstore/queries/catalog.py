@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from .. import clock
-from ..arguments import SessionFilter
+from ..arguments import SessionFilter, Unset
 from ..content import decoded
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
@@ -107,10 +107,16 @@ def matching(wanted: SessionFilter) -> tuple[list[sa.ColumnElement[bool]], dict[
 
 def _terms(wanted: SessionFilter) -> list[_Term]:
     given: list[_Term] = [_Term("live", "", {}) if wanted.status is None else _Term("status", "", {"status": wanted.status})]
-    for name in ("namespace", "agent_id", "user_id", "pinned"):
+    for name in ("namespace", "pinned"):
         value = getattr(wanted, name)
         if value is not None:
             given.append(_Term(name, "", {name: value}))
+    for name in ("agent_id", "user_id"):
+        owner = getattr(wanted, name)
+        if owner is None:
+            given.append(_Term("without", name, {}))
+        elif not isinstance(owner, Unset):
+            given.append(_Term(name, "", {name: owner}))
     if wanted.archived is not None:
         given.append(_Term("archived" if wanted.archived else "not archived", "", {}))
     if wanted.since is not None:
@@ -132,6 +138,8 @@ def _condition(name: str, detail: str) -> sa.ColumnElement[bool]:
             return IS_LIVE
         case "status" | "namespace" | "agent_id" | "user_id" | "pinned":
             return SESSIONS.c[name] == sa.bindparam(name)
+        case "without":
+            return SESSIONS.c[detail].is_(None)
         case "archived":
             return SESSIONS.c.archived_at.is_not(None)
         case "not archived":

@@ -44,7 +44,7 @@ def checksums(db: Transaction) -> Check:
     after = -1
     while rows := _rows_after(db, after):
         looked_at += len(rows)
-        damaged += [f"key {row[0] >> SEQ_BITS} seq {row[0] & MAX_SEQ}" for row in rows if first_damaged([row])]
+        damaged += [_name_of(db, row[0]) for row in rows if first_damaged([row])]
         after = rows[-1][0]
     detail = f"{looked_at} messages are what was written"
     return Check("checksums", not damaged, f"{len(damaged)} damaged: " + ", ".join(damaged[:_SHOWN]) if damaged else detail)
@@ -62,6 +62,12 @@ def counters(db: Transaction) -> Check:
     if wrong or total != expected:
         return Check("counters", False, f"{wrong} sessions have a wrong message_count; {total} messages, {expected} expected")
     return Check("counters", True, "every session counts its messages right")
+
+
+def _name_of(db: Transaction, identity: int) -> str:
+    found = sa.select(SESSIONS.c.session_id).where(SESSIONS.c.session_key == identity >> SEQ_BITS)
+    session_id = db.core.execute(found).scalar_one_or_none()
+    return f"message {identity & MAX_SEQ} of {'a session that is gone' if session_id is None else repr(session_id)}"
 
 
 def _rows_after(db: Transaction, identity: int) -> list[sa.Row[Any]]:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from ..arguments import SessionFilter
 from ..database.transaction import Transaction
-from ..errors import ConflictError, NotFoundError
+from ..errors import ConflictError, InvalidInputError, NotFoundError
+from ..inputs import MAX_TAGS
 from ..values import DeleteReceipt, SessionInfo
 from . import catalog, messages, sessions
 from .statements import MESSAGES, SESSIONS, TAGS
@@ -65,11 +66,14 @@ def retag(db: Transaction, namespace: str, session_id: str, *, add: Sequence[str
     wanted = tuple(sorted((set(current.tags) | set(add)) - set(remove)))
     if wanted == current.tags:
         return current
+    if len(wanted) > MAX_TAGS:
+        raise InvalidInputError("tags", f"would be more than {MAX_TAGS}", limit=MAX_TAGS)
     return update(db, namespace, session_id, {}, tags=wanted)
 
 
 def delete(db: Transaction, namespace: str, session_ids: Sequence[str], *, dry_run: bool) -> DeleteReceipt:
     """Delete sessions by their ids."""
+    session_ids = tuple(dict.fromkeys(session_ids))
     chosen: list[tuple[int, str]] = []
     for start in range(0, len(session_ids), _IDS_PER_QUERY):
         found = sa.select(SESSIONS.c.session_key, SESSIONS.c.session_id).where(
@@ -78,13 +82,21 @@ def delete(db: Transaction, namespace: str, session_ids: Sequence[str], *, dry_r
         chosen += [(key, session_id) for key, session_id in db.core.execute(found)]
     chosen.sort()
     there = {session_id for _, session_id in chosen}
-    missing = tuple(session_id for session_id in dict.fromkeys(session_ids) if session_id not in there)
+    missing = tuple(session_id for session_id in session_ids if session_id not in there)
     return _delete(db, chosen, missing=missing, dry_run=dry_run)
 
 
 def delete_filtered(db: Transaction, wanted: SessionFilter, *, dry_run: bool) -> DeleteReceipt:
     """Delete the sessions that a filter chooses."""
     return _delete(db, catalog.keys(db, wanted), missing=(), dry_run=dry_run)
+
+
+def remove(db: Transaction, key: int) -> int:
+    """Delete a session with its tags and messages, and return how many messages they were."""
+    in_session = MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))
+    removed = db.core.execute(sa.delete(MESSAGES).where(in_session)).rowcount
+    db.core.execute(sa.delete(SESSIONS).where(SESSIONS.c.session_key == key))
+    return removed
 
 
 def _require(db: Transaction, namespace: str, session_id: str) -> SessionInfo:
@@ -97,12 +109,11 @@ def _require(db: Transaction, namespace: str, session_id: str) -> SessionInfo:
 def _delete(db: Transaction, chosen: Sequence[tuple[int, str]], *, missing: tuple[str, ...], dry_run: bool) -> DeleteReceipt:
     removed = 0
     for key, _ in chosen:
-        in_session = MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))
         if dry_run:
+            in_session = MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))
             removed += db.core.execute(sa.select(sa.func.count()).select_from(MESSAGES).where(in_session)).scalar_one()
         else:
-            removed += db.core.execute(sa.delete(MESSAGES).where(in_session)).rowcount
-            db.core.execute(sa.delete(SESSIONS).where(SESSIONS.c.session_key == key))
+            removed += remove(db, key)
     return DeleteReceipt(
         session_ids=tuple(dict.fromkeys(session_id for _, session_id in chosen)), messages=removed, missing=missing, dry_run=dry_run
     )

@@ -56,7 +56,7 @@ def read(
     else:
         rows = db.driver.execute(sql.MESSAGES_BACKWARD, (*bounds, last)).fetchall()
         rows.reverse()
-    if after is None and before is None and len(rows) != (held if last is None else min(last, held)):
+    if not after and before is None and len(rows) != (held if last is None else min(last, held)):
         # Damage to an inner page of the table hides rows without an error of SQLite's.
         raise StoreCorruptError(db.path, f"messages of session {session_id!r} are missing; the file is kept as it is")
     return intact(db, session_id, rows)
@@ -74,23 +74,21 @@ def read_pairs(
     """As `read`, fit for a chat API: every result right behind its call, and none without one.
 
     The start grows to take in the calls of the first results. The end shrinks where the results of a call lie behind `before`.
-    Results whose call is nowhere are left out; results whose call lies at or before `after` stay.
+    Results whose call is nowhere are left out; results whose call lies at or before `after` stay. So do calls without a result.
     """
     window = read(db, namespace, session_id, last=last, after=after, before=before)
+    settled: set[int] = set()
     lone: set[int] = set()
     while window:
-        missing = [call for call in Pairing(window).lone_results if call[0] not in lone]
+        missing = [result for result in Pairing(window).lone_results if result[0] not in settled]
         if not missing:
             break
-        start = window[0].seq
-        seq, call_id = missing[0]
-        called_at = _seq_of_call(db, namespace, session_id, call_id, before=start)
-        if called_at is None:
-            lone.add(seq)
-        elif called_at <= (after or 0):
-            break
-        else:
-            window = read(db, namespace, session_id, after=called_at - 1, before=start) + window
+        called_at = _newest_calls(db, namespace, session_id, {call_id for _, call_id in missing}, before=window[0].seq)
+        settled.update(seq for seq, _ in missing)
+        lone.update(seq for seq, call_id in missing if call_id not in called_at)
+        start = min((seq for seq in called_at.values() if seq > (after or 0)), default=window[0].seq)
+        if start < window[0].seq:
+            window = read(db, namespace, session_id, after=start - 1, before=window[0].seq) + window
     if before is not None:
         window = _without_answered_later(db, namespace, session_id, window, before)
     return arranged(window, dropped=frozenset(lone))
@@ -131,17 +129,18 @@ def intact(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]]) -> l
     return [Message(session_id, row) for row in rows]
 
 
-def _seq_of_call(db: Transaction, namespace: str, session_id: str, call_id: str, *, before: int) -> int | None:
-    """The newest message before a seq that makes a call."""
-    while before > 1:
+def _newest_calls(db: Transaction, namespace: str, session_id: str, call_ids: set[str], *, before: int) -> dict[str, int]:
+    """The seq of the newest message before a seq that makes each call; calls that are nowhere are left out."""
+    called_at: dict[str, int] = {}
+    while before > 1 and len(called_at) < len(call_ids):
         page = read(db, namespace, session_id, last=_SEARCH_PAGE, before=before)
         if not page:
-            return None
+            break
         for message in reversed(page):
-            if call_id in message.tool_call_ids:
-                return message.seq
+            for call_id in call_ids.intersection(message.tool_call_ids):
+                called_at.setdefault(call_id, message.seq)
         before = page[0].seq
-    return None
+    return called_at
 
 
 def _without_answered_later(db: Transaction, namespace: str, session_id: str, window: list[Message], before: int) -> list[Message]:

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from .. import clock, sql
 from ..arguments import SessionFilter
 from ..database.transaction import Transaction
-from ..errors import ConflictError, InvalidInputError, QuotaError
+from ..errors import ConflictError, InvalidInputError, NotFoundError, QuotaError
 from ..inputs import MAX_ID_CHARS
 from ..rows import PreparedMessage
-from ..values import MAX_SEQ, Message, SessionInfo
-from . import messages, sessions
+from ..values import MAX_SEQ, OPEN_STATUS, Message, SessionInfo
+from . import lifecycle, messages, sessions
 from .catalog import matching
 from .dialect import as_stored
-from .statements import IS_LIVE, MESSAGES, SESSION_COLUMNS, SESSIONS
+from .statements import IS_LIVE, SESSION_COLUMNS, SESSIONS
 
 OnConflict = Literal["fail", "skip", "replace", "new-id"]
 ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id")
@@ -66,9 +66,11 @@ def named(db: Transaction, namespace: str, session_id: str) -> tuple[int, Sessio
     Raises:
         NotFoundError: There is none.
     """
-    key = sessions.key_of(db, namespace, session_id)
-    row = db.driver.execute(sql.FIND_SESSION, (namespace, session_id)).fetchall()[0]
-    return key, sessions.info(row, sessions.tags_of(db, key))
+    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id)).fetchall()
+    if not rows:
+        raise NotFoundError(session_id)
+    key = rows[0][sessions.KEY]
+    return key, sessions.info(rows[0], sessions.tags_of(db, key))
 
 
 def messages_of(db: Transaction, key: int, session_id: str) -> Iterator[Message]:
@@ -91,23 +93,21 @@ def put(db: Transaction, new: SessionInfo, given: Iterable[tuple[int, PreparedMe
 
     Raises:
         ConflictError: There is a session of its name, and `on_conflict` is "fail".
-        InvalidInputError: The seqs do not grow, or a dedupe key comes twice.
+        InvalidInputError: The seqs do not grow, a dedupe key comes twice, or the session is open past its expiry.
         QuotaError: There are more messages than a session holds.
     """
     session_id = new.session_id
     there = _key_of_same(db, new)
     if there is not None:
         if on_conflict == "fail":
-            raise ConflictError(
-                session_id,
-                f"there is a session {session_id!r} already; skip, replace or new-id as on_conflict let the import go on",
-            )
+            raise ConflictError(session_id, f"there is a session {session_id!r} already")
         if on_conflict == "skip":
             return Put(session_id, 0, skipped=True)
         if on_conflict == "replace":
-            _delete(db, there)
+            lifecycle.remove(db, there)
         else:
             session_id = _free_id(db, new)
+    _refuse_overdue(db, new)
     key = _insert(db, new, session_id)
     held, last_seq = _insert_messages(db, key, given)
     counters = {"message_count": held, "next_seq": max(new.last_seq, last_seq) + 1}
@@ -139,9 +139,11 @@ def _free_id(db: Transaction, new: SessionInfo) -> str:
     raise AssertionError("numbers do not end")
 
 
-def _delete(db: Transaction, key: int) -> None:
-    db.core.execute(sa.delete(MESSAGES).where(MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))))
-    db.core.execute(sa.delete(SESSIONS).where(SESSIONS.c.session_key == key))
+def _refuse_overdue(db: Transaction, new: SessionInfo) -> None:
+    if new.status == OPEN_STATUS and new.expires_at is not None and new.expires_at <= db.now:
+        raise InvalidInputError(
+            "expires_at", 'lies in the past though the session is open; an expired one has the status "expired"'
+        )
 
 
 def _insert(db: Transaction, new: SessionInfo, session_id: str) -> int:

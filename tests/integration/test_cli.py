@@ -18,7 +18,8 @@ import pytest
 
 import sessionstore
 from sessionstore.cli import main
-from sessionstore.cli.app import Target
+from sessionstore.cli.app import Target, hoisted
+from sessionstore.cli.looking import Choice
 from sessionstore.cli.moving import upgrade
 from sessionstore.database.upgrade import BACKUP_INFIX
 
@@ -256,7 +257,88 @@ def test_sessions_come_in_pages_or_all_at_once(filled: Shell) -> None:
 
 def test_no_sessions_are_no_data(filled: Shell) -> None:
     run = filled("sessions", "--agent", "nobody")
-    assert (run.code, run.out, run.err) == (0, "", "no sessions\n")
+    assert (run.code, run.out, run.err) == (0, "", "no session matches\n")
+
+
+def test_where_nothing_is_it_says_where_something_is(filled: Shell) -> None:
+    with sessionstore.open(filled.store) as store:
+        store.in_namespace("away").session("old")
+        store.in_namespace("away").archive("old")
+    for options in ([], ["--json"]):
+        run = filled("--namespace", "nowhere", "sessions", *options)
+        assert (run.code, run.out, run.err) == (0, "", "no sessions here; other namespaces have some: '', away, team\n")
+    run = filled("--namespace", "nowhere", "sessions", "--tag", "good")
+    assert run.err == "no session matches; other namespaces have some: '', away, team\n"
+    run = filled("--namespace", "away", "sessions")
+    assert (run.code, run.out, run.err) == (0, "", "no sessions here but archived ones; see --archived\n")
+
+
+def test_an_empty_store_has_no_sessions(shell: Shell) -> None:
+    with sessionstore.open(shell.store):
+        pass
+    run = shell("sessions")
+    assert (run.code, run.out, run.err) == (0, "", "no sessions here\n")
+
+
+def test_a_page_behind_the_last_session_is_no_empty_store(filled: Shell) -> None:
+    cursor = filled("sessions", "--limit", "1").err.split()[-1]
+    with sessionstore.open(filled.store) as store:
+        store.delete("user-alice")
+    assert filled("sessions", "--limit", "1", "--cursor", cursor).err == "no more sessions\n"
+
+
+@pytest.fixture
+def marked(inside: Inside) -> Inside:
+    with sessionstore.open(inside.store) as store:
+        store.update("user-alice", metadata={"reward": 1.0, "task": "capitals", "number": "7", "done": True, "x=y": None})
+        store.update("user-bob", metadata={"reward": 0, "task": "NaN", "number": 7})
+        store.pin("user-bob")
+        store.session("away", metadata={"reward": 1})
+        store.archive("away")
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--archived"], ["away"]),
+        (["--pinned"], ["user-bob"]),
+        (["--pinned", "--archived"], []),
+        (["--archived", "--metadata", "reward=1"], ["away"]),
+        (["--metadata", "reward=1.0"], ["user-alice"]),
+        (["--metadata", "task=capitals"], ["user-alice"]),
+        (["--metadata", "task=NaN"], ["user-bob"]),
+        (["--metadata", "number=7"], ["user-bob"]),
+        (["--metadata", 'number="7"'], ["user-alice"]),
+        (["--metadata", "done=true"], ["user-alice"]),
+        (["--metadata", "number=7", "--metadata", "reward=0"], ["user-bob"]),
+        (["--metadata", "number=7", "--metadata", "reward=1"], []),
+        (["--until", "2000-01-01"], []),
+        (["--until", "2999-01-01", "--since", "5m", "--user", "alice"], ["user-alice"]),
+    ],
+)
+def test_sessions_are_found_by_their_marks(marked: Inside, options: Sequence[str], expected: Sequence[str]) -> None:
+    run = marked("sessions", "--json", *options)
+    assert (run.code, [info["session_id"] for info in run.json_lines]) == (0, expected)
+
+
+def test_a_filter_that_is_not_given_is_not_passed_on() -> None:
+    assert Choice().filters() == {}
+    assert Choice(pinned=True, archived=True).filters() == {"pinned": True, "archived": True}
+
+
+def test_long_titles_and_ids_are_cut_on_a_terminal_only(filled: Shell) -> None:
+    name, title = "chat-" + "x" * 240, "A long title " * 30
+    with sessionstore.open(filled.store) as store:
+        store.create(name, title=title.strip())
+    assert title.strip() in filled("sessions").out
+    assert name in filled("sessions").out
+    lines = on_a_terminal(filled, "sessions").splitlines()
+    assert len(lines) == 4
+    assert all(len(line) <= 80 for line in lines)
+    (row,) = [line for line in lines if line.startswith("chat-x")]
+    assert row.count("…") == 2
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row)
 
 
 # -- show
@@ -301,14 +383,13 @@ def test_stored_text_cannot_command_the_terminal(filled: Shell, arguments: Seque
     assert re.search(r"\\(x|u00)1b\[31mred", out)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
-def test_no_colour_and_no_escape_reach_a_terminal_that_wants_none(filled: Shell) -> None:
-    import pty
-
+def on_a_terminal(shell: Shell, *arguments: str) -> str:
+    """What a process writes to a terminal that knows no colours."""
+    pty = pytest.importorskip("pty", reason="needs a pseudo terminal")
     control, terminal = pty.openpty()
-    command = [sys.executable, "-m", "sessionstore", "--store", str(filled.store), "--namespace", "team", "show", "user-carol"]
-    environment = filled.environment | {"NO_COLOR": "1", "TERM": "dumb"}
-    with subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=filled.folder, env=environment) as child:
+    command = [sys.executable, "-m", "sessionstore", "--store", str(shell.store), *arguments]
+    environment = shell.environment | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=shell.folder, env=environment) as child:
         os.close(terminal)
         seen = b""
         try:
@@ -319,9 +400,14 @@ def test_no_colour_and_no_escape_reach_a_terminal_that_wants_none(filled: Shell)
             pass
     os.close(control)
     assert child.returncode == 0
-    assert b"[bold]hi[/bold]" in seen
-    assert b"\x1b" not in seen
-    assert b"\x07" not in seen
+    return seen.decode()
+
+
+def test_no_colour_and_no_escape_reach_a_terminal_that_wants_none(filled: Shell) -> None:
+    seen = on_a_terminal(filled, "--namespace", "team", "show", "user-carol")
+    assert "[bold]hi[/bold]" in seen
+    assert "\x1b" not in seen
+    assert "\x07" not in seen
 
 
 def test_a_narrow_encoding_of_stdout_is_no_error(filled: Shell) -> None:
@@ -372,8 +458,8 @@ def test_import_takes_several_files_and_stops_at_the_first_bad_one(shell: Shell)
         (shell.folder / name).write_text(text)
     run = shell("import", "a.jsonl", "b.jsonl", "c.jsonl")
     assert run.code == 1
-    assert run.err.splitlines()[0] == "a.jsonl: 1 conversations, 1 messages stored"
-    assert run.err.splitlines()[1].startswith("error: source: line 1 of b.jsonl: is not JSON")
+    assert run.err.splitlines()[0] == "a.jsonl: 1 conversation, 1 message stored"
+    assert run.err.splitlines()[1].startswith("error: line 1 of b.jsonl: is not JSON")
     assert [info["session_id"] for info in shell("sessions", "--json").json_lines] == ["a"]
 
 
@@ -382,9 +468,48 @@ def test_import_says_what_became_of_taken_ids(filled: Shell) -> None:
     failed = filled("import", "all.jsonl")
     assert failed.code == 1
     require_one_error_line(failed)
+    assert failed.err == (
+        "error: line 2 of all.jsonl: there is a session 'user-alice' already; 0 conversations before it are stored; "
+        "go on with --on-conflict skip|replace|new-id\n"
+    )
     assert "2 skipped" in filled("import", "all.jsonl", "--on-conflict", "skip").err
     assert "2 of them replaced others" in filled("import", "all.jsonl", "--on-conflict", "replace").err
     assert "user-alice is now user-alice-2" in filled("import", "all.jsonl", "--on-conflict", "new-id").err
+
+
+def test_a_taken_id_of_a_file_with_one_message_a_line_is_the_file_s(filled: Shell) -> None:
+    (filled.folder / "user-bob.jsonl").write_text('{"role": "user", "content": "x"}\n')
+    failed = filled("import", "user-bob.jsonl")
+    require_one_error_line(failed)
+    assert failed.err.startswith(
+        "error: user-bob.jsonl: there is a session 'user-bob' already; 0 conversations before it are stored"
+    )
+
+
+def test_what_show_writes_is_no_file_to_import(filled: Shell) -> None:
+    shown = filled("show", "user-alice", "--json").out.encode()
+    run = filled("import", "-", stdin=shown)
+    assert run.code == 1
+    require_one_error_line(run)
+    assert run.err.startswith("error: line 1 of stdin: looks like the lossless format without its header")
+    assert "sessionstore export" in run.err
+    assert "| jq" in filled("show", "--help").out
+
+
+def test_a_json_array_is_refused_with_a_hint(shell: Shell) -> None:
+    run = shell("import", "-", stdin=b'[{"messages": []}]')
+    assert (run.code, run.err) == (
+        1, "error: line 1 of stdin: is not a JSON object; JSONL has one JSON value a line, no array around them\n",
+    )  # fmt: skip
+
+
+def test_an_export_over_a_database_is_refused_without_an_argument_s_name(filled: Shell) -> None:
+    with sessionstore.open(filled.folder / "busy.db") as store:
+        store.session("s")
+        run = filled("export", "-o", "busy.db")
+    assert run.code == 2
+    require_one_error_line(run)
+    assert run.err.startswith("error: busy.db looks like a database")
 
 
 def test_a_mistyped_file_makes_no_store(shell: Shell) -> None:
@@ -420,6 +545,38 @@ def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
     assert child.returncode == 1
 
 
+# -- the store's options behind the verb
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["sessions", "--store", "x"], ["--store", "x", "sessions"]),
+        (["sessions", "--json", "--store=x", "--namespace", "n"], ["--store=x", "--namespace", "n", "sessions", "--json"]),
+        (["--store", "a", "sessions", "--store", "b"], ["--store", "a", "--store", "b", "sessions"]),
+        (["show", "--", "--store", "x"], ["show", "--", "--store", "x"]),
+        (["sessions", "--text", "--store", "x"], ["sessions", "--text", "--store", "x"]),
+        (["export", "-o", "--namespace"], ["export", "-o", "--namespace"]),
+        (["sessions", "--json", "--store"], ["--store"]),
+        (["sessions", "--text"], ["sessions", "--text"]),
+        (["sessions", "--stored", "x"], ["sessions", "--stored", "x"]),
+        ([], []),
+    ],
+)
+def test_the_store_s_options_move_before_the_verb(given: Sequence[str], expected: Sequence[str]) -> None:
+    assert hoisted(given) == expected
+
+
+def test_the_store_can_be_named_behind_the_verb(filled: Shell) -> None:
+    for options in (["--store", str(filled.store), "--namespace", "team"], [f"--store={filled.store}", "--namespace=team"]):
+        run = filled.bare("sessions", "--json", *options)
+        assert [info["session_id"] for info in run.json_lines] == ["user-carol"]
+    run = filled.bare("sessions", "--store")
+    assert run.code == 2
+    require_one_error_line(run)
+    assert "--store" in run.err
+
+
 # -- wrong usage
 
 
@@ -433,6 +590,12 @@ def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
         ["sessions", "--limit", "many"],
         ["sessions", "--status", "closed"],
         ["sessions", "--since", "yesterday"],
+        ["sessions", "--until", "tomorrow"],
+        ["sessions", "--metadata", "task"],
+        ["sessions", "--metadata", "=1"],
+        ["sessions", "--metadata", "a=1", "--metadata", "a=2"],
+        ["sessions", "--metadata", "a=[1]"],
+        ["sessions", "--store"],
         ["sessions", "--all", "--cursor", "x"],
         ["sessions", "--cursor", "x"],
         ["show"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,46 @@ def test_the_demo_goes_where_it_is_told_and_never_over_an_old_one(tmp_path: Path
     assert (folder / "demo.db").read_bytes() == before
 
 
+def pasted(run: subprocess.CompletedProcess[str], folder: Path, **environment: str) -> None:
+    """Every closing command of a demo does in a shell what it promises."""
+    commands = [line.strip() for line in run.stdout.partition("yours to look into:")[2].splitlines() if line.strip()]
+    assert len(commands) >= 2
+    for command in commands:
+        done = subprocess.run(
+            command, shell=True, capture_output=True, encoding="utf-8", cwd=folder, env=os.environ | environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout
+
+
+def test_the_closing_commands_work_when_pasted(tmp_path: Path) -> None:
+    run = run_demo(tmp_path, "--path", str(tmp_path / "it's a folder"))
+    assert shlex.join([sys.executable, "-m", "sessionstore"]) in run.stdout
+    pasted(run, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a script with a first line that names Python")
+@pytest.mark.parametrize("on_path", [True, False])
+def test_the_closing_commands_name_the_script_that_was_started(tmp_path: Path, on_path: bool) -> None:
+    folder = tmp_path / "my scripts"
+    folder.mkdir()
+    script = folder / "sessionstore"
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom sessionstore.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.defpath}" if on_path else os.defpath
+    run = subprocess.run(
+        ["./sessionstore", "demo", "--path", str(tmp_path)],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"  {'sessionstore' if on_path else shlex.quote(str(script))} --store {tmp_path / 'demo.db'} sessions\n" in run.stdout
+    pasted(run, tmp_path, PATH=path)
+
+
 def test_the_demo_reads_well_without_colour(tmp_path: Path) -> None:
     assert "\x1b" not in run_demo(tmp_path, NO_COLOR="1").stdout
 
@@ -83,7 +124,7 @@ def test_a_lost_message_is_told_and_fails_the_demo(killed: tuple[Path, list[int]
     path, acknowledged = killed
     code, words = told(path, [*acknowledged, 100_000])
     assert code == 1
-    assert "1 acknowledged messages are missing" in words
+    assert "1 acknowledged message missing" in words
     assert told(path, acknowledged)[0] == 0
 
 
@@ -93,7 +134,7 @@ def test_a_changed_message_is_told_and_fails_the_demo(killed: tuple[Path, list[i
         store.truncate(LIVE_SESSION, after=0)
     code, words = told(path, acknowledged)
     assert code == 1
-    assert f"{len(acknowledged)} acknowledged messages are missing" in words
+    assert f"{len(acknowledged)} acknowledged messages missing" in words
 
 
 def test_a_writer_that_acknowledged_nothing_fails_the_demo(killed: tuple[Path, list[int]]) -> None:

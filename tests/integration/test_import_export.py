@@ -38,6 +38,7 @@ from sessionstore.rows import prepare
 from sessionstore.values import MAX_SEQ
 
 WHEN = datetime(2025, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+LATER = datetime(9999, 1, 1, tzinfo=UTC)
 HELLO = {"role": "user", "content": "hello"}
 
 Everything = list[tuple[SessionInfo, list[dict[str, Any]]]]
@@ -202,7 +203,7 @@ details = st.fixed_dictionaries(
         "output_tokens": counts,
         "cache_read_tokens": counts,
         "reasoning_tokens": counts,
-        "response_time_ms": st.floats(0, 1e300),
+        "response_time_ms": st.floats(0, 1e18),
         "metadata": objects,
         "kind": names,
     },
@@ -228,7 +229,7 @@ sessions = st.builds(
     ended_at=st.none() | instants,
     archived_at=st.none() | instants,
     expires_at=st.none() | instants,
-)
+).map(lambda info: replace(info, expires_at=info.expires_at and max(info.expires_at, LATER)) if info.status == "open" else info)
 histories = st.lists(st.tuples(st.integers(1, (1 << 24) - 1), message_dicts, details), max_size=4, unique_by=lambda entry: entry[0])
 
 
@@ -325,9 +326,7 @@ def test_a_trailer_that_counts_other_lines_is_refused_and_nothing_is_stored(
 def test_a_trailer_that_takes_messages_for_sessions_is_refused(filled: SessionStore, other: SessionStore) -> None:
     body = b"".join(exported(filled, session_ids="full").splitlines(keepends=True)[:-1])
     trailer = native.Trailer(2, 4, hashlib.sha256(body).hexdigest())
-    with pytest.raises(
-        InvalidInputError, match="as many sessions and messages as it tells; the 1 conversations before it are stored"
-    ):
+    with pytest.raises(InvalidInputError, match="as many sessions and messages as it tells; 1 conversation before it is stored"):
         other.import_file(io.BytesIO(body + native.end_line(trailer).encode()))
 
 
@@ -375,6 +374,30 @@ def test_expired_sessions_come_along_when_asked_for_and_only_once(store: Session
     assert other.count(status="expired") == 1
 
 
+def test_an_open_session_past_its_expiry_is_refused(store: SessionStore, other: SessionStore) -> None:
+    store.session("s")
+    info = store.get("s")
+    assert info is not None
+    overdue, due = replace(info, expires_at=WHEN), replace(info, expires_at=LATER)
+    ended = replace(info, session_id="ended", status="completed", expires_at=WHEN)
+    header = native.header_line().encode()
+    with pytest.raises(InvalidInputError, match="line 2 of stdin: expires_at: lies in the past though the session is open"):
+        other.import_file(io.BytesIO(resealed([header, native.session_line(overdue).encode()])))
+    assert other.count(archived=None) == 0
+    lines = [native.session_line(one).encode() for one in (due, ended)]
+    assert other.import_file(io.BytesIO(resealed([header, *lines]))).sessions == 2
+
+
+def test_a_refused_replacement_leaves_the_old_session(store: SessionStore) -> None:
+    store.session("s").append("user", "old")
+    info = store.get("s")
+    assert info is not None
+    line = native.session_line(replace(info, expires_at=WHEN, message_count=0)).encode()
+    with pytest.raises(InvalidInputError, match="expires_at"):
+        store.import_file(io.BytesIO(resealed([native.header_line().encode(), line])), on_conflict="replace")
+    assert [message.text for message in store.messages("s")] == ["old"]
+
+
 # -- names that are taken
 
 
@@ -395,6 +418,9 @@ class TestOnConflict:
         with pytest.raises(ConflictError, match="there is a session 'chat' already") as refused:
             store.import_file(self.file(tmp_path, layout))
         assert refused.value.session_id == "chat"
+        assert "chat.jsonl: there is" in str(refused.value)
+        assert str(refused.value).endswith("; 0 conversations before it are stored")
+        assert refused.value.__notes__ == ["on_conflict='skip', 'replace' or 'new-id' lets the import go on"]
         assert self.texts(store) == ["old"]
 
     def test_skip_leaves_it_out(self, tmp_path: Path, store: SessionStore, layout: str) -> None:
@@ -423,6 +449,14 @@ class TestOnConflict:
         store.in_namespace("elsewhere").session("chat").append("user", "old")
         assert store.import_file(self.file(tmp_path, layout)).sessions == 1
         assert self.texts(store.in_namespace("elsewhere")) == ["old"]
+
+
+def test_a_taken_id_is_refused_with_its_line_and_what_is_stored_before_it(store: SessionStore) -> None:
+    store.create("c")
+    lines = "\n".join(json.dumps({"id": name, "messages": [HELLO]}) for name in "abc")
+    with pytest.raises(ConflictError) as refused:
+        store.import_file(io.BytesIO(lines.encode()))
+    assert str(refused.value) == "line 3 of stdin: there is a session 'c' already; 2 conversations before it are stored"
 
 
 def test_a_new_id_stays_within_the_longest_id(store: SessionStore) -> None:
@@ -495,7 +529,7 @@ def test_a_bad_line_is_named_and_only_what_stands_before_it_is_stored(store: Ses
     good = json.dumps({"messages": [HELLO]}).encode()
     with pytest.raises(InvalidInputError, match=reason) as refused:
         store.import_file(io.BytesIO(b"\n".join((good, bad, good))))
-    assert refused.value.reason.endswith("; the 1 conversations before it are stored")
+    assert refused.value.reason.endswith("; 1 conversation before it is stored")
     assert [info.session_id for info in store.list()] == ["stdin-1"]
 
 
@@ -512,6 +546,46 @@ def test_what_no_format_begins_with_is_refused(store: SessionStore, line: bytes)
     with pytest.raises(InvalidInputError) as refused:
         store.import_file(io.BytesIO(line))
     assert refused.value.field == "source"
+
+
+def test_the_lossless_format_without_its_header_is_no_list_of_items(filled: SessionStore, other: SessionStore) -> None:
+    _, session, message, *_ = exported(filled, session_ids="full").splitlines(keepends=True)
+    for data in (session + message, message):
+        with pytest.raises(InvalidInputError, match=r"line 1 of stdin: looks like the lossless format without its header.*export"):
+            other.import_file(io.BytesIO(data))
+    assert other.count() == 0
+    item = b'{"type": "message", "role": "user", "content": "a Responses item"}'
+    assert other.import_file(io.BytesIO(item)).format == "openai-messages"
+
+
+@pytest.mark.parametrize("text", [b'[{"role": "user", "content": "x"}]', b'[\n  {"messages": []}\n]', b'{\n  "messages": []\n}'])
+def test_a_file_that_is_one_json_value_is_refused_with_a_hint(store: SessionStore, text: bytes) -> None:
+    for layout in ("auto", "openai", "openai-messages"):
+        with pytest.raises(InvalidInputError, match="JSONL has one JSON value a line"):
+            store.import_file(io.BytesIO(text), format=layout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_files_of_every_open_store_are_neither_source_nor_target(tmp_path: Path, suffix: str, in_memory: bool) -> None:
+    path = tmp_path / "other.db"
+    with sessionstore.open(path) as busy, sessionstore.open(None if in_memory else tmp_path / "a.db", in_memory=in_memory) as store:
+        busy.session("s").append("user", "kept")
+        (tmp_path / "link").symlink_to(f"{path}{suffix}")
+        for name in (Path(f"{path}{suffix}"), tmp_path / "link"):
+            with pytest.raises(InvalidInputError, match="belongs to a store that this process has open") as source:
+                store.import_file(name)
+            with pytest.raises(InvalidInputError, match="belongs to a store that this process has open") as target:
+                store.export_file(name)
+            assert (source.value.field, target.value.field) == ("source", "target")
+        if not suffix:
+            os.link(path, tmp_path / "same file")
+            with pytest.raises(InvalidInputError, match="belongs to a store"):
+                store.import_file(tmp_path / "same file")
+            (tmp_path / "same file").unlink()
+        busy.append("s", "user", "kept, too")
+    with sessionstore.open(path) as store:
+        assert len(store.messages("s")) == 2
 
 
 def test_a_message_longer_than_the_store_takes_is_refused(tmp_path: Path) -> None:
@@ -574,10 +648,11 @@ def test_damage_is_never_exported(filled: SessionStore, store_path: Path, tmp_pa
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_wrong_count_is_never_exported(filled: SessionStore, tmp_path: Path) -> None:
-    filled._write(lambda db: db.driver.execute("UPDATE sessions SET message_count = message_count + 1").fetchall())
-    with pytest.raises(StoreCorruptError, match="as many messages as it counts"):
-        filled.export_file(tmp_path / "out.jsonl")
+@pytest.mark.parametrize("layout", ["sessionstore", "openai", "openai-messages"])
+def test_a_session_that_lost_a_message_is_never_exported(filled: SessionStore, tmp_path: Path, layout: Any) -> None:
+    filled._write(lambda db: db.driver.execute("DELETE FROM messages WHERE text = 'hello'").fetchall())
+    with pytest.raises(StoreCorruptError, match="session 'full' does not hold as many messages as it counts"):
+        filled.export_file(tmp_path / "out.jsonl", format=layout, session_ids="full")
     assert not (tmp_path / "out.jsonl").exists()
 
 

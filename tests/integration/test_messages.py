@@ -92,7 +92,9 @@ def test_a_role_takes_the_other_parts_of_a_message(chat: SessionHandle) -> None:
     chat.append("assistant", None, tool_calls=made)
     chat.append("tool", "done", tool_call_id="c", name="f")
     chat.append("user", [{"type": "text", "text": "look"}], name="bob")
-    chat.append("user")
+    with pytest.raises(InvalidInputError, match="content"):
+        chat.append("user")
+    chat.append({"role": "user", "content": None})
     chat.append("assistant", "")
     assert [message.to_dict() for message in chat.messages()] == [
         {"role": "assistant", "content": None, "tool_calls": made},
@@ -589,7 +591,7 @@ def test_a_changed_message_is_never_shown(
         assert texts(damaged.messages("s", before=2)) == ["a"]
         checks = {check.name: check for check in damaged.doctor().checks}
         assert not checks["checksums"].ok
-        assert "seq 2" in checks["checksums"].detail
+        assert "message 2 of" in checks["checksums"].detail
 
 
 def test_a_message_that_vanished_is_noticed(store: SessionStore, chat: SessionHandle, store_path: Path) -> None:

@@ -768,16 +768,23 @@ def test_row_35_a_folder_in_the_place_of_a_sidecar_leaves_no_new_file(tmp_path: 
     assert not path.exists()
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"garbage " * 1_000, bytes(8_192), b"\x37\x7f\x06\x82" + b"z" * 8_000])
+def test_row_36_a_log_that_was_cut_short_is_ignored_as_after_any_crash(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    made_store(path)
+    beside(path, "-wal").write_bytes(b"\x37\x7f\x06\x82" + b"z" * 8_000)
+    assert texts(path) == WORDS
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"garbage " * 1_000, bytes(8_192)])
 def test_row_36_a_garbage_log_is_ignored_with_a_warning(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
     beside(path, "-wal").write_bytes(garbage)
-    with pytest.warns(StoreWarning, match="nothing valid"):
+    with pytest.warns(StoreWarning, match="is none and is ignored"):
         store = sessionstore.open(path)
     with store:
         assert [message.text for message in store.messages("s")] == WORDS
-        assert any("nothing valid" in warning for warning in store.status().warnings)
+        assert any("is none and is ignored" in warning for warning in store.status().warnings)
         store.append("s", "user", "more")
     assert texts(path) == [*WORDS, "more"]
 

@@ -614,3 +614,68 @@ def test_a_handle_dies_with_its_store(store: SessionStore) -> None:
     with pytest.raises(sessionstore.ClosedStoreError):
         chat.append("user", "x")
     assert "'s'" in repr(chat)
+
+
+def test_none_as_an_owner_chooses_the_sessions_without_one(store: SessionStore) -> None:
+    """A lost login must not show or delete what belongs to others."""
+    store.create("alices", user_id="alice", agent_id="helper")
+    store.create("nobodys")
+    assert [info.session_id for info in store.list(user_id=None)] == ["nobodys"]
+    assert store.count(agent_id=None) == 1
+    assert store.delete(user_id=None).session_ids == ("nobodys",)
+    assert store.get("alices") is not None
+
+
+def test_a_misspelt_argument_is_a_type_error_that_names_the_right_ones(store: SessionStore) -> None:
+    store.create("s")
+    for call in (
+        lambda: store.list(tags="vip"),  # type: ignore[call-arg]
+        lambda: store.create("x", user="alice"),  # type: ignore[call-arg]
+        lambda: store.append("s", "user", "x", tokens=3),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(TypeError, match=r"there is no argument .*; there are"):
+            call()
+
+
+def test_an_empty_search_text_is_refused(store: SessionStore) -> None:
+    store.create("s")
+    for text in ("", " "):
+        with pytest.raises(InvalidInputError, match="text"):
+            store.delete(text=text)
+    assert store.count() == 1
+
+
+def test_a_read_only_store_stays_so_beside_a_writing_one(tmp_path: Path) -> None:
+    with sessionstore.open(tmp_path / "a.db") as writing, sessionstore.open(tmp_path / "a.db", read_only=True) as reading:
+        writing.session("s").append("user", "x")
+        with pytest.raises(sessionstore.ReadOnlyStoreError):
+            reading.append("s", "user", "y")
+        assert reading.status().read_only
+        assert len(reading.messages("s")) == 1
+
+
+def test_a_view_of_a_namespace_closes_with_its_store(tmp_path: Path) -> None:
+    with sessionstore.open(tmp_path / "a.db") as other:
+        store = sessionstore.open(tmp_path / "a.db")
+        view = store.in_namespace("n")
+        store.close()
+        with pytest.raises(sessionstore.ClosedStoreError):
+            view.count()
+        assert other.count() == 0
+
+
+def test_a_repeated_end_keeps_what_it_does_not_name(store: SessionStore) -> None:
+    store.create("s")
+    store.end("s", "failed", quality_score=2, error="timeout")
+    again = store.end("s", "failed")
+    assert (again.quality_score, again.error) == (2, "timeout")
+
+
+def test_a_file_that_is_replaced_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with sessionstore.open(path) as store:
+        store.create("s")
+        path.rename(tmp_path / "moved.db")
+        with pytest.raises(sessionstore.StoreOpenError):
+            store.get("s")
+        assert not path.exists()

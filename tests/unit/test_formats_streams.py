@@ -165,6 +165,23 @@ def test_a_missing_folder_is_named_without_the_temporary_name(tmp_path: Path) ->
     assert failed.value.filename == str(tmp_path / "no" / "out")
 
 
+@pytest.mark.parametrize(
+    ("target", "beside"),
+    [("x.db", "x.db-wal"), ("x.db", "x.db-lock"), ("x.db-wal", "x.db"), ("x.db-shm", "x.db"), ("x.db-lock", "x.db")],
+)
+def test_what_looks_like_another_programs_database_is_no_target(tmp_path: Path, target: str, beside: str) -> None:
+    (tmp_path / target).write_bytes(b"theirs")
+    (tmp_path / beside).touch()
+    with pytest.raises(InvalidInputError, match="looks like a") as refused, open_target(tmp_path / target, store_path=None):
+        pass
+    assert refused.value.field == "target"
+    assert (tmp_path / target).read_bytes() == b"theirs"
+    (tmp_path / beside).unlink()
+    with open_target(tmp_path / target, store_path=None) as lines:
+        lines.write("mine")
+    assert (tmp_path / target).read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock"])
 def test_the_store_itself_is_neither_source_nor_target(tmp_path: Path, suffix: str) -> None:
     """Replacing it would lose all, and closing it would drop the locks of SQLite."""

@@ -1,0 +1,53 @@
+"""How the tests of this folder start a campaign, and what they need of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
+
+
+@pytest.fixture
+def seed() -> int:
+    """A seed, from SESSIONSTORE_SEED or new; it is printed, so that a failure can be repeated."""
+    chosen = int(os.environ.get("SESSIONSTORE_SEED") or random.randrange(2**32))
+    print(f"SESSIONSTORE_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run a program of this folder with arguments, in a fresh process, and give the figures that it reports."""
+    if os.name != "posix":
+        pytest.skip("needs fork and signals")
+
+    def run(program: str, **arguments: Any) -> dict[str, Any]:
+        command = [sys.executable, "-W", "error", str(FOLDER / f"{program}.py"), json.dumps({"folder": str(tmp_path), **arguments})]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        print(program, json.dumps({key: value for key, value in figures.items() if not isinstance(value, list)}))
+        return figures
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def strace() -> None:
+    """Skip where strace is missing or may not attach."""
+    if sys.platform != "linux":
+        pytest.skip("strace is a tool of Linux")
+    command = [sys.executable, "-c", "import lab; print(lab.is_traceable())"]
+    asked = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+    if asked.stdout.strip() != "True":
+        pytest.skip("strace is not installed, or may not attach to processes here: " + asked.stderr[-200:])

@@ -1,0 +1,215 @@
+"""A disk that fails: system calls of a writer return ENOSPC or EIO for a while, and the writer tells what its calls raised."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lab
+
+import sessionstore
+
+Action = Callable[[lab.Wire, Path], None]
+
+CHAT = "s"
+APPENDS = 30
+TYPED = ("DiskFullError", "StoreIOError")
+OPENING = (*TYPED, "StoreOpenError", "StoreCorruptError", "UpgradeError", "StoreBusyError")
+
+
+def text_of(n: int) -> str:
+    """The text of the nth message."""
+    return f"message {n} " + "z" * (n * 331 % 3000)
+
+
+def try_append(wire: lab.Wire, store: sessionstore.SessionStore, n: int) -> bool:
+    """Append, and say what came of it; after a failure, reading must still work."""
+    try:
+        wire.say("ACK", n, store.append(CHAT, "user", text_of(n)).seq)
+    except sessionstore.SessionStoreError as error:
+        wire.say("ERROR", n, type(error).__name__)
+        store.messages(CHAT)
+        return False
+    return True
+
+
+def append_through_a_fault(wire: lab.Wire, path: Path) -> None:
+    lab.checkpoint_often(10)
+    store = sessionstore.open(path)
+    # A reader that is there keeps SQLite's shared memory; to make it anew would need the disk.
+    store.messages(CHAT)
+    wire.wait()
+    for n in range(APPENDS):
+        try_append(wire, store, n)
+    wire.say("AFTER", [message.text for message in store.messages(CHAT)])
+    store.close()
+
+
+def open_through_a_fault(wire: lab.Wire, path: Path) -> None:
+    wire.wait()
+    for _ in range(20):
+        try:
+            store = sessionstore.open(path)
+            store.session(CHAT)
+        except sessionstore.SessionStoreError as error:
+            wire.say("ERROR", -1, type(error).__name__)
+        else:
+            break
+    for n in range(3):
+        try_append(wire, store, n)
+    wire.say("AFTER", [message.text for message in store.messages(CHAT)])
+    store.close()
+
+
+def append_under_a_size_limit(wire: lab.Wire, path: Path) -> None:
+    """The operating system refuses to let any file grow, as a quota does; then it allows it again."""
+    store = sessionstore.open(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    failed = sum(not try_append(wire, store, n) for n in range(APPENDS * 3))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert try_append(wire, store, APPENDS * 3)
+    wire.say("AFTER", [message.text for message in store.messages(CHAT)])
+    wire.say("FAILED", failed)
+    store.close()
+
+
+def append_until_the_disk_is_full(wire: lab.Wire, path: Path) -> None:
+    """Fill a small file system, then make room."""
+    ballast = path.with_name("ballast")
+    ballast.write_bytes(bytes(300_000))
+    store = sessionstore.open(path)
+    store.session(CHAT)
+    failed = sum(not try_append(wire, store, n) for n in range(300))
+    ballast.unlink()
+    assert try_append(wire, store, 300)
+    wire.say("AFTER", [message.text for message in store.messages(CHAT)])
+    wire.say("FAILED", failed)
+    store.close()
+
+
+def judge(lines: list[list[Any]], found: dict[str, Any], allowed: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """The figures of one run, and what is wrong with it."""
+    acked = [line[1] for line in lines if line[0] == "ACK"]
+    errors = [line for line in lines if line[0] == "ERROR"]
+    stored = [text for _, text in found["sessions"].get(CHAT, [])]
+    wrong = list(found["wrong"]) + [f"the writer failed: {line[1]}" for line in lines if line[0] == "CRASH"]
+    wrong += [f"{line[2]} is not the error for this" for line in errors if line[2] not in allowed]
+    after = [line[1] for line in lines if line[0] == "AFTER"]
+    expected = [text_of(n) for n in acked]
+    if after != [expected]:
+        wrong.append("the running store does not show exactly what it acknowledged")
+    if stored != expected and stored not in [[*expected, text_of(n)] for n in failed_last(lines)]:
+        wrong.append(f"the file holds {len(stored)} messages, {len(expected)} were acknowledged")
+    return {"acked": len(acked), "errors": len(errors), "lost": len(set(expected) - set(stored))}, wrong
+
+
+def failed_last(lines: list[list[Any]]) -> list[int]:
+    """The messages that failed after the last success.
+
+    One whose sync failed stands in the log, whole, and only a later write overwrites it there. If the program ends without one,
+    the next opening finds it: no call can take back what a failing disk does not let it erase.
+    """
+    last = max((number for number, line in enumerate(lines) if line[0] == "ACK"), default=-1)
+    return [line[1] for line in lines[last + 1 :] if line[0] == "ERROR"]
+
+
+def run(action: Action, path: Path, inject: str, allowed: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """One run with a fault; the file is looked at afterwards by a third process."""
+    child = lab.Child(partial(action, path=path))
+    syscall = inject.partition(":")[0]
+    child.ready()
+    with lab.traced(child.pid, "-e", f"trace={syscall}", "-e", f"inject={inject}", log=Path(os.devnull)):
+        child.go()
+        lines = child.rest()
+        child.end()
+    return judge(lines, lab.ask(partial(lab.examine, str(path))), allowed)
+
+
+def make_base(folder: Path) -> Path:
+    """A store with an empty session."""
+
+    def make(wire: lab.Wire) -> None:
+        with sessionstore.open(base) as store:
+            store.session(CHAT)
+
+    base = folder / "base.db"
+    child = lab.Child(make)
+    assert child.rest() == []
+    child.end()
+    return base
+
+
+def faults(chance: random.Random, count: int) -> list[tuple[str, Action]]:
+    """Random faults: which call, which error, from which call on, how long."""
+    chosen = []
+    for _ in range(count):
+        syscall, most = chance.choice((("pwrite64", 90), ("fdatasync", 35)))
+        error = chance.choice(("EIO", "ENOSPC")) if syscall == "pwrite64" else "EIO"
+        first = chance.randrange(1, most)
+        action = append_through_a_fault if chance.random() < 0.8 else open_through_a_fault
+        last = first + chance.choice((0, 0, 1, 5))
+        chosen.append((f"{syscall}:error={error}:when={first if last == first else f'{first}..{last}'}", action))
+    return chosen
+
+
+def inject_faults(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """Appends and openings through so many random faults."""
+    base = make_base(folder)
+    totals = {"runs": count, "seed": seed, "acked": 0, "errors": 0, "lost": 0, "faulty": 0}
+    problems: list[str] = []
+    for number, (inject, action) in enumerate(faults(random.Random(seed), count)):
+        path = folder / f"fault-{number}.db"
+        if action is append_through_a_fault:
+            lab.copy_store(base, path)
+        figures, wrong = run(action, path, inject, TYPED if action is append_through_a_fault else OPENING)
+        for name, value in figures.items():
+            totals[name] += value
+        totals["faulty"] += bool(figures["errors"])
+        problems += [f"{action.__name__}, {inject}: {problem}" for problem in wrong]
+    return {**totals, "problems": problems}
+
+
+def limit_size(folder: Path) -> dict[str, Any]:
+    """Appends against a limit of the file size."""
+    base = make_base(folder)
+    child = lab.Child(partial(append_under_a_size_limit, path=base))
+    lines = child.rest()
+    child.end()
+    figures, wrong = judge(lines, lab.ask(partial(lab.examine, str(base))), TYPED)
+    return {**figures, "problems": wrong}
+
+
+def fill_disk(folder: Path) -> dict[str, Any]:
+    """Appends until a file system of one megabyte is full; needs the right to mount."""
+    mount = folder / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        return {"skipped": "may not mount"}
+    try:
+        path = mount / "a.db"
+        child = lab.Child(partial(append_until_the_disk_is_full, path=path))
+        lines = child.rest()
+        child.end()
+        figures, wrong = judge(lines, lab.ask(partial(lab.examine, str(path))), ("DiskFullError",))
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+    return {**figures, "problems": wrong}
+
+
+def main(folder: str, what: str, **given: Any) -> dict[str, Any]:
+    """Run one of the campaigns."""
+    lab.warm_up()
+    campaigns: dict[str, Callable[..., dict[str, Any]]] = {"inject": inject_faults, "limit": limit_size, "fill": fill_disk}
+    return campaigns[what](Path(folder), **given)
+
+
+if __name__ == "__main__":
+    lab.report(main(**lab.arguments()))
