@@ -30,10 +30,10 @@ class PreparedMessage(NamedTuple):
     dedupe_key: str | None
     created_at: str | None
 
-    def row(self, identity: int, now: str) -> tuple[Any, ...]:
-        """The whole row, under the id that it was given."""
+    def row(self, identity: int, now: str, seed: int = 0) -> tuple[Any, ...]:
+        """The whole row, under the id that it was given. The seed is the store's: see `first_damaged`."""
         unsigned = (identity, self.kind, self.role, self.text, self.extra, self.facts, self.created_at or now)
-        return (*unsigned, checksum(*unsigned))
+        return (*unsigned, checksum(*unsigned, seed))
 
 
 def prepare(
@@ -77,21 +77,34 @@ def chat_message(role: str, text: object, extra: dict[str, Any]) -> dict[str, An
     return {"role": role, "content": text, **extra}
 
 
-def first_damaged(rows: Iterable[Sequence[Any]]) -> Sequence[Any] | None:
-    """The first row that is not what was written; None if all are. It finds damage, not forgery."""
+def store_seed(store_id: str) -> int:
+    """What the checksums of a store begin with, so that pages of another store do not pass for its own."""
+    return crc32(store_id.encode())
+
+
+def first_damaged(rows: Iterable[Sequence[Any]], seed: int = 0) -> Sequence[Any] | None:
+    """The first row that is not what was written to this store; None if all are. It finds damage, not forgery."""
     for row in rows:
         identity, kind, role, text, extra, facts, created_at, crc = row
         # `checksum`, written out: the call would cost as much as the sum.
-        if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode()) != crc:
+        if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed) != crc:
             return row
     return None
 
 
 def checksum(
-    identity: int, kind: str, role: str | None, text: str | None, extra: str | None, facts: str | None, created_at: str, /
+    identity: int,
+    kind: str,
+    role: str | None,
+    text: str | None,
+    extra: str | None,
+    facts: str | None,
+    created_at: str,
+    seed: int,
+    /,
 ) -> int:
     """A CRC-32 over all that a row stores."""
-    return crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode())
+    return crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed)
 
 
 def _facts(

@@ -8,8 +8,9 @@ from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from .. import clock
+from .. import clock, sql
 from ..errors import StoreCorruptError
+from ..rows import store_seed
 from .engine import driver_of
 from .faults import translated
 
@@ -30,13 +31,22 @@ class Transaction:
         path: The file, for messages.
     """
 
-    __slots__ = ("core", "driver", "now", "path")
+    __slots__ = ("_seed", "core", "driver", "now", "path")
 
     def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
         self.core = core
         self.driver: sqlite3.Connection = driver_of(core)
         self.path = path
         self.now: datetime = clock.utc_now()
+        self._seed: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """What the checksums of this store begin with."""
+        if self._seed is None:
+            ((store_id,),) = self.driver.execute(sql.READ_STORE_ID).fetchall()
+            self._seed = store_seed(store_id)
+        return self._seed
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""

@@ -44,7 +44,7 @@ def checksums(db: Transaction) -> Check:
     after = -1
     while rows := _rows_after(db, after):
         looked_at += len(rows)
-        damaged += [_name_of(db, row[0]) for row in rows if first_damaged([row])]
+        damaged += [_name_of(db, row[0]) for row in rows if first_damaged([row], db.seed)]
         after = rows[-1][0]
     detail = f"{looked_at} messages are what was written"
     return Check("checksums", not damaged, f"{len(damaged)} damaged: " + ", ".join(damaged[:_SHOWN]) if damaged else detail)

@@ -122,7 +122,7 @@ def intact(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]]) -> l
     Raises:
         StoreCorruptError: One is not what was written.
     """
-    damaged = first_damaged(rows)
+    damaged = first_damaged(rows, db.seed)
     if damaged is not None:
         seq = damaged[0] & MAX_SEQ
         raise StoreCorruptError(db.path, f"message {seq} of session {session_id!r} is damaged; the file is kept as it is")
@@ -164,7 +164,7 @@ def _append(db: Transaction, namespace: str, session_id: str, new: Sequence[Prep
     count = len(new)
     key, next_seq = _reserve(db, namespace, session_id, count, now)
     identity = first_id(key) + next_seq - count
-    rows = [message.row(identity + index, now) for index, message in enumerate(new)]
+    rows = [message.row(identity + index, now, db.seed) for index, message in enumerate(new)]
     db.driver.executemany(sql.INSERT_MESSAGE, rows)
     return [Message(session_id, row) for row in rows]
 

@@ -53,6 +53,7 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         .returning(*SESSION_COLUMNS),
         _NEW_SESSION_COLUMNS,
     ),
+    "READ_STORE_ID": (sa.select(STORE_INFO.c.store_id), ()),
     "INSERT_TAG": (_insert(TAGS, "session_key", "tag"), ("session_key", "tag")),
     "TAGS_OF_SESSION": (
         sa.select(TAGS.c.tag).where(TAGS.c.session_key == sa.bindparam("session_key")).order_by(TAGS.c.tag),

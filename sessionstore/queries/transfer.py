@@ -164,7 +164,7 @@ def _insert_messages(db: Transaction, key: int, given: Iterable[tuple[int, Prepa
             raise QuotaError(f"a session holds at most {MAX_SEQ} messages", limit=MAX_SEQ)
         if seq <= last:
             raise InvalidInputError("seq", "must grow from message to message")
-        batch.append(message.row(base + seq, now))
+        batch.append(message.row(base + seq, now, db.seed))
         held, last = held + 1, seq
         if len(batch) == _MESSAGES_A_PAGE:
             _insert_batch(db, batch)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import lab
@@ -177,6 +178,8 @@ def watch(folder: Path) -> dict[str, Any]:
     def hear(event: str, given: tuple[Any, ...]) -> None:
         if event in ("open", "sqlite3.connect") and isinstance(given[0], str | bytes | Path):
             name = given[0].decode() if isinstance(given[0], bytes) else str(given[0])
+            if event == "sqlite3.connect":
+                name = unquote(name.removeprefix("file:").partition("?")[0])
             if name in store_files:
                 events.append((event, name.removeprefix(str(path))))
 

@@ -236,7 +236,7 @@ def test_an_end_says_how_it_went(store: SessionStore, ticking: Callable[[], date
     assert START < ended.ended_at <= ticking()
     assert store.get("s") == ended
     failed = store.end("s", "failed", error="out of tokens")
-    assert (failed.status, failed.quality_score, failed.error) == ("failed", None, "out of tokens")
+    assert (failed.status, failed.quality_score, failed.error) == ("failed", 5, "out of tokens")
 
 
 @pytest.mark.parametrize("score", [1, 2, 3, 4, 5])
@@ -367,7 +367,7 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
     ({"archived": None}, {"a", "b", "c", "d", "e", "f"}),
     ({"archived": True}, {"f"}),
     ({"agent_id": "x"}, {"a", "b"}),
-    ({"agent_id": None}, {"a", "b", "c", "d", "e"}),
+    ({"agent_id": None}, {"d", "e"}),
     ({"user_id": "u"}, {"a", "c"}),
     ({"user_id": "u", "archived": None}, {"a", "c", "f"}),
     ({"user_id": "nobody"}, set()),

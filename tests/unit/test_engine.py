@@ -124,6 +124,7 @@ def settings_of(connection: sqlite3.Connection, *names: str) -> dict[str, object
 
 
 def test_connections_to_a_file_are_safe(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
     with closing(engine.connect_file(tmp_path / "a.db")) as connection:
         assert connection.isolation_level is None
         assert settings_of(
@@ -147,6 +148,7 @@ def test_connections_to_a_file_are_safe(tmp_path: Path) -> None:
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
     with closing(engine.connect_file(tmp_path / "a.db")) as connection:
         engine.make_reader(connection)
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -154,6 +156,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_marked_as_ours(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
     with closing(engine.connect_file(tmp_path / "a.db")) as connection:
         engine.mark_as_ours(connection)
         connection.execute("CREATE TABLE t (x)")
