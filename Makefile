@@ -30,7 +30,8 @@ unit: $(DEV)  ## The tests alone
 	$(BIN)/python -m pytest
 
 faults: $(DEV)  ## The long campaigns: 200 kills, every syscall, thousands of power cuts
-	SESSIONSTORE_FAULTS=long $(BIN)/python -m pytest tests/faults -s --timeout 3600
+	SESSIONSTORE_KILL_CYCLES=200 SESSIONSTORE_KILL_POINTS=0 SESSIONSTORE_POWER_LOSS_IMAGES=5000 SESSIONSTORE_DISK_FAULTS=300 \
+	SESSIONSTORE_DAMAGED_FILES=2000 $(BIN)/python -m pytest tests/faults -s --timeout 3600
 
 bench: $(DEV)  ## Raw sqlite3 and the store, side by side
 	$(BIN)/python -m benchmarks

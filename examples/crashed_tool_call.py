@@ -14,6 +14,6 @@ with sessionstore.open(sys.argv[1] if len(sys.argv) > 1 else "crashed_tool_call.
     for call in chat.open_tool_calls():
         print(f"no result for {call.name}({call.arguments})")
     chat.repair()
-    print("fit for a provider:", chat.check().ok)
+    print("every call has its result:", chat.check().ok)
     for message in chat.messages(keep_pairs=True):
         print(message.to_dict())
