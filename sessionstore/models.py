@@ -62,6 +62,11 @@ def _fact_in_postgresql(fact: Fact, compiler: SQLCompiler, **_: Any) -> str:
     return f"CAST(facts ->> '{fact.name}' AS {compiler.dialect.type_compiler_instance.process(fact.type)})"
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """The options of an index over a part of the rows, in both dialects."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
 def _fact(name: str, type_: sa.types.TypeEngine[Any]) -> Any:
     return Field(default=None, sa_column=sa.Column(name, type_, sa.Computed(Fact(name, type_))))
 
@@ -91,37 +96,11 @@ class SessionRow(Base, table=True):
         sa.CheckConstraint("message_count >= 0", name="message_count"),
         sa.CheckConstraint(f"next_seq BETWEEN 1 AND {MAX_SEQ + 1}", name="next_seq"),
         sa.CheckConstraint("version >= 1", name="version"),
-        sa.Index(
-            "uq_sessions_live_name",
-            "namespace",
-            "session_id",
-            unique=True,
-            sqlite_where=sa.text(_LIVE),
-            postgresql_where=sa.text(_LIVE),
-        ),
+        sa.Index("uq_sessions_live_name", "namespace", "session_id", unique=True, **_where(_LIVE)),
         sa.Index("ix_sessions_updated", "namespace", "updated_at"),
-        sa.Index(
-            "ix_sessions_agent",
-            "namespace",
-            "agent_id",
-            "updated_at",
-            sqlite_where=sa.text("agent_id IS NOT NULL"),
-            postgresql_where=sa.text("agent_id IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_sessions_user",
-            "namespace",
-            "user_id",
-            "updated_at",
-            sqlite_where=sa.text("user_id IS NOT NULL"),
-            postgresql_where=sa.text("user_id IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_sessions_expires_at",
-            "expires_at",
-            sqlite_where=sa.text("expires_at IS NOT NULL"),
-            postgresql_where=sa.text("expires_at IS NOT NULL"),
-        ),
+        sa.Index("ix_sessions_agent", "namespace", "agent_id", "updated_at", **_where("agent_id IS NOT NULL")),
+        sa.Index("ix_sessions_user", "namespace", "user_id", "updated_at", **_where("user_id IS NOT NULL")),
+        sa.Index("ix_sessions_expires_at", "expires_at", **_where("expires_at IS NOT NULL")),
         {"sqlite_autoincrement": True},
     )
 
@@ -177,14 +156,7 @@ class MessageRow(Base, table=True):
         sa.CheckConstraint("cache_read_tokens >= 0", name="cache_read_tokens"),
         sa.CheckConstraint("reasoning_tokens >= 0", name="reasoning_tokens"),
         sa.CheckConstraint("response_time_ms >= 0", name="response_time_ms"),
-        sa.Index(
-            "uq_messages_dedupe_key",
-            "session_key",
-            "dedupe_key",
-            unique=True,
-            sqlite_where=sa.text("dedupe_key IS NOT NULL"),
-            postgresql_where=sa.text("dedupe_key IS NOT NULL"),
-        ),
+        sa.Index("uq_messages_dedupe_key", "session_key", "dedupe_key", unique=True, **_where("dedupe_key IS NOT NULL")),
     )
 
     id: int = _key(primary_key=True, sa_column_kwargs={"autoincrement": False})

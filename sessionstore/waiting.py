@@ -97,6 +97,11 @@ class Outcome(Generic[T]):
             self._error = error
         self.arrival.set()
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the call has ended without an error; to be asked after its arrival."""
+        return self._error is None
+
     def get(self) -> T:
         """The result, in the task; or its error."""
         if self._error is not None:
@@ -107,15 +112,20 @@ class Outcome(Generic[T]):
 async def in_thread(call: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
     """Make a long call in a daemon thread of its own.
 
-    A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets the result.
+    A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets its result.
     """
-    outcome = Outcome(call)
-    threading.Thread(target=outcome.run, name="sessionstore-call", daemon=True).start()
+    outcome = _started(call)
     try:
         await outcome.arrival.wait()
     except BaseException:
         await outcome.arrival.wait_through()
-        if undo is not None:
-            undo(outcome.get())
+        if undo is not None and outcome.succeeded:
+            await _started(lambda: undo(outcome.get())).arrival.wait_through()
         raise
     return outcome.get()
+
+
+def _started(call: Callable[[], T]) -> Outcome[T]:
+    outcome = Outcome(call)
+    threading.Thread(target=outcome.run, name="sessionstore-call", daemon=True).start()
+    return outcome
