@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+# A laptop may sleep for weeks; a clock that is further away from all that is stored may be wrong.
+LONGEST_GAP: Final = timedelta(days=60)
 _STORED_WIDTH: Final = len("2026-01-01 00:00:00.000000")
 
 
@@ -17,6 +20,18 @@ def utc_now() -> datetime:
 def new_id() -> str:
     """A random id as dashed text."""
     return str(uuid.uuid4())
+
+
+def new_key() -> str:
+    """A random id that sorts by its making (a UUID of version 7, RFC 9562): an index of them grows at its end."""
+    milliseconds = time.time_ns() // 1_000_000
+    drawn = uuid.uuid4().int
+    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | drawn & ~(0xF << 76) & (1 << 80) - 1))
+
+
+def new_token(digits: int) -> str:
+    """So many random hexadecimal digits."""
+    return uuid.uuid4().hex[:digits]
 
 
 def to_text(instant: datetime) -> str:

@@ -1,0 +1,110 @@
+"""The key of a remote, held so that it shows nowhere by accident."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from ..errors import ConfigError
+
+MAX_KEY_CHARS: Final = 4_096
+MASK: Final = "****"
+
+_SHOWN_CHARS: Final = 4
+_FEWEST_CHARS_TO_SHOW_SOME: Final = 12
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_WITH_SCHEME: Final = re.compile(r"(?:bearer|basic|token)\s", re.IGNORECASE)
+
+
+class ApiKey:
+    """A key, or a callable that returns the one to use now, so that keys can be changed while the program runs.
+
+    Its repr and str tell the last four characters of a long key at most. It refuses to be copied or pickled, so that
+    `dataclasses.asdict()` of what holds it and the like do not carry the key along.
+
+    Raises:
+        ConfigError: It is no key. The message does not show it.
+    """
+
+    __slots__ = ("_provider", "_text")
+
+    def __init__(self, key: str | Callable[[], str]) -> None:
+        self._text: str | None = None
+        self._provider: Callable[[], str] | None = None
+        fault = None if _is_provider(key) else _fault(key)
+        if fault is not None:
+            # Tools that show the variables of a traceback must not find it there.
+            del key
+            raise ConfigError(f"api_key: {fault}")
+        if isinstance(key, str):
+            self._text = str.__str__(key)
+        else:
+            self._provider = key
+
+    @classmethod
+    def of(cls, key: ApiKey | str | Callable[[], str] | None) -> ApiKey | None:
+        """The key for an argument that may be one already. Who takes a key binds it anew with this before anything can raise."""
+        return key if key is None or isinstance(key, ApiKey) else cls(key)
+
+    def reveal(self) -> str:
+        """The key itself, to be put into a request and nowhere else. A callable is asked each time; its errors are raised.
+
+        Raises:
+            ConfigError: The callable returned no key.
+        """
+        if self._provider is None:
+            return self._text or ""
+        given = self._provider()
+        fault = _fault(given)
+        if fault is not None:
+            del given
+            raise ConfigError(f"api_key: what the callable returned {fault}")
+        self._text = str.__str__(given)
+        return self._text
+
+    def hidden_in(self, text: str) -> str:
+        """A text without the key, for answers and errors that may quote it; of a callable, the key that it returned last."""
+        return text if self._text is None else text.replace(self._text, MASK)
+
+    def __repr__(self) -> str:
+        shown = self._provider is None and self._text is not None and len(self._text) >= _FEWEST_CHARS_TO_SHOW_SOME
+        return f"<ApiKey {MASK}{self._text[-_SHOWN_CHARS:] if shown and self._text else ''}>"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ApiKey):
+            return NotImplemented
+        if self._provider is not None or other._provider is not None:
+            return self._provider == other._provider
+        return hmac.compare_digest(self._text or "", other._text or "")
+
+    def __hash__(self) -> int:
+        return hash((ApiKey, self._provider or self._text))
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an ApiKey cannot be copied or pickled")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("an ApiKey cannot be copied or pickled")
+
+
+def _is_provider(key: object) -> bool:
+    return callable(key) and not isinstance(key, str)
+
+
+def _fault(key: Any) -> str | None:
+    """What is wrong with a key, without telling it; None for a good one. It does not raise: its frame holds the key."""
+    if not isinstance(key, str):
+        return f"must be a str or a callable that returns one, not {type(key).__name__}"
+    if not key:
+        return "must not be empty; leave it out if the remote needs none"
+    if len(key) > MAX_KEY_CHARS:
+        return f"must have at most {MAX_KEY_CHARS} characters"
+    if _WITH_SCHEME.match(key):
+        return 'must be the key alone, without "Bearer" before it'
+    if not _VISIBLE.fullmatch(key):
+        return "must be of visible ASCII characters, without spaces and line ends"
+    return None

@@ -1,0 +1,179 @@
+"""What is told to the remote API: the kinds of events, where each goes, and the JSON bodies that say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from ..values import Message, SessionInfo
+
+CONVERSATION_STARTED: Final = "conversation_start"
+CONVERSATION_ENDED: Final = "conversation_end"
+CONVERSATION_EXPIRED: Final = "conversation_expired"
+AGENT_REGISTERED: Final = "agent_register"
+AGENT_STATUS: Final = "agent_status"
+AGENT_ACTIVITY: Final = "agent_activity"
+METRIC: Final = "metric"
+
+# The endpoint of each kind, below the base URL.
+PATHS: Final = {
+    CONVERSATION_STARTED: "/conversations/start",
+    CONVERSATION_ENDED: "/conversations/end",
+    CONVERSATION_EXPIRED: "/conversations/expired",
+    AGENT_REGISTERED: "/agents/register",
+    AGENT_STATUS: "/agents/status",
+    AGENT_ACTIVITY: "/agents/activity",
+    METRIC: "/metrics/events",
+}
+
+MESSAGE_METRIC: Final = "message"
+_EXPIRY_REASON: Final = "ttl_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing to tell. Events of one stream of a namespace are delivered in order; `body` has the fields of its endpoint."""
+
+    kind: str
+    stream: str
+    namespace: str
+    occurred_at: datetime
+    body: dict[str, Any]
+
+
+def session_stream(session_id: str) -> str:
+    """The stream of a session: that of its name, for the remote knows a session that follows an expired one by the same."""
+    return f"session:{session_id}"
+
+
+def agent_stream(agent_id: str) -> str:
+    """The stream of an agent."""
+    return f"agent:{agent_id}"
+
+
+def metric_stream(session_id: str | None, agent_id: str | None) -> str:
+    """The stream of a figure: that of its session, or else of its agent, or one for all the others."""
+    if session_id is not None:
+        return session_stream(session_id)
+    return agent_stream(agent_id) if agent_id is not None else "metrics"
+
+
+def conversation_started(info: SessionInfo) -> Event:
+    """A session began."""
+    body = {
+        "session_id": info.session_id,
+        "agent_id": info.agent_id,
+        "start_time": info.created_at.isoformat(),
+        "user_id": info.user_id,
+        "metadata": info.metadata or None,
+    }
+    return Event(CONVERSATION_STARTED, session_stream(info.session_id), info.namespace, info.created_at, _known(body))
+
+
+def conversation_ended(info: SessionInfo, metadata: Mapping[str, Any] | None) -> Event:
+    """A session was ended; `metadata` is what was said at its end."""
+    ended_at = info.ended_at or info.updated_at
+    body = {
+        **_span(info, ended_at),
+        "status": info.status,
+        "quality_score": info.quality_score,
+        "user_feedback": info.feedback,
+        "error_message": info.error if info.status == "failed" else None,
+        "message_count": info.message_count if info.reported_message_count is None else info.reported_message_count,
+        "metadata": metadata or None,
+    }
+    return Event(CONVERSATION_ENDED, session_stream(info.session_id), info.namespace, ended_at, _known(body))
+
+
+def conversation_expired(info: SessionInfo) -> Event:
+    """A session's life is over."""
+    ended_at = info.ended_at or info.updated_at
+    body = {**_span(info, ended_at), "status": "expired", "expiry_reason": _EXPIRY_REASON}
+    return Event(CONVERSATION_EXPIRED, session_stream(info.session_id), info.namespace, ended_at, _known(body))
+
+
+def message_figures(namespace: str, agent_id: str | None, message: Message) -> Event:
+    """What a message cost, without a word of it. The value is the time of an assistant's answer, if it is known."""
+    figures = message.figures()
+    answer_time = figures.get("response_time_ms", figures.get("elapsed_ms")) if message.role == "assistant" else None
+    return metric(
+        namespace,
+        message.created_at,
+        name=MESSAGE_METRIC,
+        value=answer_time,
+        unit="ms",
+        agent_id=agent_id,
+        session_id=message.session_id,
+        attributes={"seq": message.seq, "role": message.role, **figures},
+    )
+
+
+def metric(
+    namespace: str,
+    occurred_at: datetime,
+    *,
+    name: str,
+    value: float | None,
+    unit: str | None,
+    agent_id: str | None,
+    session_id: str | None,
+    attributes: Mapping[str, Any] | None,
+) -> Event:
+    """A figure was recorded."""
+    body = {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "agent_id": agent_id,
+        "session_id": session_id,
+        "timestamp": occurred_at.isoformat(),
+        "attributes": attributes or None,
+    }
+    return Event(METRIC, metric_stream(session_id, agent_id), namespace, occurred_at, _known(body))
+
+
+def agent_registered(
+    namespace: str, agent_id: str, at: datetime, *, sdk_version: str | None, metadata: Mapping[str, Any] | None
+) -> Event:
+    """An agent registered."""
+    body = {"agent_id": agent_id, "registration_time": at.isoformat(), "sdk_version": sdk_version, "metadata": metadata or None}
+    return Event(AGENT_REGISTERED, agent_stream(agent_id), namespace, at, _known(body))
+
+
+def agent_status(
+    namespace: str, agent_id: str, at: datetime, *, status: str, previous_status: str | None, metadata: Mapping[str, Any] | None
+) -> Event:
+    """An agent's status was told."""
+    body = {
+        "agent_id": agent_id,
+        "status": status,
+        "timestamp": at.isoformat(),
+        "previous_status": previous_status,
+        "metadata": metadata or None,
+    }
+    return Event(AGENT_STATUS, agent_stream(agent_id), namespace, at, _known(body))
+
+
+def agent_activity(
+    namespace: str, agent_id: str, at: datetime, *, action: str, details: Mapping[str, Any] | None, duration: float | None
+) -> Event:
+    """An agent did something."""
+    body = _known({"agent_id": agent_id, "action": action, "timestamp": at.isoformat(), "duration": duration})
+    return Event(AGENT_ACTIVITY, agent_stream(agent_id), namespace, at, {**body, "details": dict(details or {})})
+
+
+def _span(info: SessionInfo, ended_at: datetime) -> dict[str, Any]:
+    return {
+        "session_id": info.session_id,
+        "agent_id": info.agent_id,
+        "start_time": info.created_at.isoformat(),
+        "end_time": ended_at.isoformat(),
+        "duration_seconds": max(0.0, (ended_at - info.created_at).total_seconds()),
+    }
+
+
+def _known(body: dict[str, Any]) -> dict[str, Any]:
+    """Fields that are not known are left out, as the endpoints expect it."""
+    return {name: value for name, value in body.items() if value is not None}
