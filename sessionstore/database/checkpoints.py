@@ -7,11 +7,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from ..logs import log
 from . import engine
 from .faults import is_storage_failure, translated
 from .paths import WAL_SUFFIX, sidecar, size_of
-
-LOGGER: Final = logging.getLogger("sessionstore")
 
 _PAGES: Final = 1_000
 _GROWTH_BYTES: Final = 4 << 20
@@ -44,10 +43,8 @@ class Checkpointer:
         try:
             self._run(driver)
         except sqlite3.Error as error:
-            LOGGER.warning(
-                "a checkpoint failed; the next one tries again",
-                extra={"event": "checkpoint_failed", "reason": str(translated(error, self._log))},
-            )
+            reason = translated(error, self._log)
+            log(logging.WARNING, "checkpoint_failed", "a checkpoint failed; the next one tries again", reason=reason)
             return not is_storage_failure(error)
         return True
 
@@ -71,7 +68,5 @@ class Checkpointer:
         size = size_of(self._log)
         self._size_allowed = size + _GROWTH_BYTES
         if size > _WARNING_BYTES:
-            LOGGER.warning(
-                "the write-ahead log is large; does a reader keep a transaction open?",
-                extra={"event": "wal_large", "wal_bytes": size},
-            )
+            question = "the write-ahead log is large; does a reader keep a transaction open?"
+            log(logging.WARNING, "wal_large", question, path=self._log, wal_bytes=size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+_LOGGING_NAME: Final = "sessionstore"
 APPLICATION_ID: Final = 0x53535452  # "SSTR"
 JOURNAL_SIZE_LIMIT: Final = 16 << 20
 READER_BUSY_TIMEOUT_MS: Final = 5_000
@@ -53,8 +55,15 @@ def make_engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
+    # At DEBUG SQLAlchemy would log every row it reads, and rows hold the text of messages.
+    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").setLevel(logging.WARNING)
     return create_engine(
-        "sqlite+pysqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+        "sqlite+pysqlite://",
+        creator=connect,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        logging_name=_LOGGING_NAME,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import os
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Final
 
 from ..config import OpenOptions
 from ..errors import ConfigError, ForkedStoreError, SessionStoreError
+from ..logs import log
 from . import upgrade
 from .database import Database
 from .paths import SIDECAR_SUFFIXES, FileIdentity, PreparedFile, sidecar
@@ -62,7 +65,7 @@ def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Data
     if file.identity in _registry.inherited:
         raise ForkedStoreError("this process was forked while its parent was in a long call on the same file; start it with spawn")
     with _registry.turn(file.identity):
-        shared = _registry.files.get(file.identity)
+        before = shared = _registry.files.get(file.identity)
         if shared is not None and not shared.users:
             # Its last store could not close it, because another process held the lock.
             shared.close(timeout=timeout)
@@ -73,7 +76,10 @@ def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Data
         elif shared.read_only and not options.read_only:
             raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
         shared.users += 1
-        return shared
+    # Not under the lock: what a program does with its logs may open a store.
+    if shared is not before:
+        _tell_opened(shared)
+    return shared
 
 
 def open_in_memory(*, timeout: float) -> Database:
@@ -82,6 +88,7 @@ def open_in_memory(*, timeout: float) -> Database:
     database = Database(None, OpenOptions(), timeout=timeout)
     database.users = 1
     _registry.in_memory.add(database)
+    _tell_opened(database)
     return database
 
 
@@ -91,13 +98,33 @@ def release(database: Database, *, timeout: float) -> None:
     if identity is None:
         _registry.in_memory.discard(database)
         database.close(timeout=timeout)
+    elif not _leave(database, identity, timeout):
         return
+    log(logging.DEBUG, "store_closed", "a store was closed", path=database.name, commits=database.writer.commits)
+
+
+def _leave(database: Database, identity: FileIdentity, timeout: float) -> bool:
+    """One user less; whether it was the last one, so that the database is closed now."""
     with _registry.turn(identity):
         database.users = max(0, database.users - 1)
-        if database.users == 0:
-            database.close(timeout=timeout)
-            if _registry.files.get(identity) is database:
-                del _registry.files[identity]
+        if database.users:
+            return False
+        database.close(timeout=timeout)
+        if _registry.files.get(identity) is database:
+            del _registry.files[identity]
+        return True
+
+
+def _tell_opened(database: Database) -> None:
+    log(
+        logging.DEBUG,
+        "store_opened",
+        "a store was opened",
+        path=database.name,
+        journal_mode=database.journal_mode,
+        read_only=database.read_only,
+        sqlite_version=sqlite3.sqlite_version,
+    )
 
 
 def is_open(path: Path) -> bool:

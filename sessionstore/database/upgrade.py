@@ -5,6 +5,7 @@ A migration is one transaction: what dies half way leaves the old schema, and th
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import sql
 from ..errors import ConfigError, ForeignDatabaseError, SchemaTooNewError, StoreCorruptError, UpgradeError
+from ..logs import log
 from . import engine, paths
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from .transaction import Transaction
 
-HEAD_REVISION: Final = "0001"
+HEAD_REVISION: Final = "0002"
 VERSION_TABLE: Final = "sessionstore_version"
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 BACKUP_INFIX: Final = ".pre-upgrade-"
@@ -75,6 +77,14 @@ def bring_up_to_date(db: Transaction, path: Path, *, migrate: bool, writable: bo
         if db.driver.execute("SELECT EXISTS (SELECT 1 FROM sessions)").fetchall()[0][0]:
             _back_up(db.driver, path, revision)
         _run_migrations(db, path)
+        log(
+            logging.INFO,
+            "schema_upgraded",
+            "the schema was upgraded",
+            path=path,
+            from_revision=revision,
+            to_revision=HEAD_REVISION,
+        )
     verify_columns(db.driver, path)
 
 
