@@ -10,19 +10,27 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
-from .arguments import SessionAttributes, new_session, refuse_unknown
-from .config import StoreSettings
+import anyio
+
+from .arguments import SessionAttributes, refuse_unknown
+from .config import DEFAULT_INTERVAL, StoreSettings
 from .database.database import Database
 from .database.jobs import WriteJob
 from .database.transaction import Work
 from .handle import BoundHandle, bound
 from .opening import open as open_store
 from .store import SessionStore
-from .values import Message
+from .store.sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
+from .store.timing import AsyncTimer, TimerCalls, TimerSettings
+from .values import Message, SweepReceipt
 from .waiting import Arrival, Outcome, in_thread
+
+if TYPE_CHECKING:
+    from .background import AsyncBackground
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +86,7 @@ def _in_thread(
     return call
 
 
-class AsyncSessionStore:
+class AsyncSessionStore(TimerCalls[AsyncTimer]):
     """Sessions and their messages in one file, for asyncio and trio. `sessionstore.aopen()` makes it.
 
     The methods are those of `SessionStore`, awaited. A cancelled write is either done or not begun when the cancellation
@@ -95,6 +103,11 @@ class AsyncSessionStore:
     def namespace(self) -> str:
         """The namespace that the calls work in."""
         return self._store.namespace
+
+    @property
+    def settings(self) -> StoreSettings:
+        """What the store was opened with."""
+        return self._settings
 
     def in_namespace(self, namespace: str) -> AsyncSessionStore:
         """The same file, seen in another namespace. It closes with this store."""
@@ -116,10 +129,18 @@ class AsyncSessionStore:
     def __repr__(self) -> str:
         return repr(self._store).replace("SessionStore", type(self).__name__, 1)
 
+    def background(self, *, interval: float | timedelta = DEFAULT_INTERVAL) -> AsyncBackground:
+        """Work beside the calls, in a task of the caller's loop: `async with store.background():`. As that of the sync store."""
+        from .background import AsyncBackground
+
+        self._recorder._require_writable()  # noqa: SLF001
+        self._database.require_writable()
+        return AsyncBackground(self, interval=interval)
+
     async def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> AsyncSessionHandle:
         """A handle on the session of this id, which is made if there is none. The arguments are those of the sync method."""
         refuse_unknown(attributes, SessionAttributes)
-        new = new_session(self.namespace, session_id, **attributes)
+        new = self._recorder._new_session(session_id, attributes)  # noqa: SLF001
         await self._run(self._recorder._get_or_create(new))  # noqa: SLF001
         return AsyncSessionHandle(self, new.session_id)
 
@@ -130,7 +151,28 @@ class AsyncSessionStore:
                 yield message
             after = page[-1].seq
 
+    async def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
+        """Settle the expiry of all sessions that are due. The arguments are those of the sync method."""
+        left, at = sweep_arguments(limit, now)
+        if not await self._any_due(at):
+            return NOTHING_DUE
+        sweep = Sweep(at, left)
+        while True:
+            if sweep.count(await self._sweep_batch(sweep)):
+                return sweep.receipt()
+            await anyio.sleep(SWEEP_PAUSE)
+
+    def _new_timer(self, settings: TimerSettings) -> AsyncTimer:
+        return AsyncTimer(settings, self.record, self._store._lose_metric)  # noqa: SLF001
+
     status = _awaited(SessionStore.status)
+    success_rates = _awaited(SessionStore.success_rates)
+    response_times = _awaited(SessionStore.response_times)
+    quality = _awaited(SessionStore.quality)
+    failures = _awaited(SessionStore.failures)
+    tokens = _awaited(SessionStore.tokens)
+    overview = _awaited(SessionStore.overview)
+    query = _awaited(SessionStore.query)
     doctor = _awaited(SessionStore.doctor)
     create = _awaited(SessionStore.create)
     get = _awaited(SessionStore.get)
@@ -139,6 +181,10 @@ class AsyncSessionStore:
     rename = _awaited(SessionStore.rename)
     pin = _awaited(SessionStore.pin)
     archive = _awaited(SessionStore.archive)
+    reopen = _awaited(SessionStore.reopen)
+    touch = _awaited(SessionStore.touch)
+    set_ttl = _awaited(SessionStore.set_ttl)
+    remaining = _awaited(SessionStore.remaining)
     tag = _awaited(SessionStore.tag)
     untag = _awaited(SessionStore.untag)
     tags = _awaited(SessionStore.tags)
@@ -157,7 +203,18 @@ class AsyncSessionStore:
     repair = _awaited(SessionStore.repair)
     import_file = _in_thread(SessionStore.import_file)
     export_file = _in_thread(SessionStore.export_file)
+    prune = _in_thread(SessionStore.prune)
+    record = _awaited(SessionStore.record)
+    register_agent = _awaited(SessionStore.register_agent)
+    set_status = _awaited(SessionStore.set_status)
+    log_activity = _awaited(SessionStore.log_activity)
+    agent = _awaited(SessionStore.agent)
+    agents = _awaited(SessionStore.agents)
+    activity = _awaited(SessionStore.activity)
+    operations_overview = _awaited(SessionStore.operations_overview)
     _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
+    _any_due = _awaited(SessionStore._any_due)  # noqa: SLF001
+    _sweep_batch = _awaited(SessionStore._sweep_batch)  # noqa: SLF001
 
     async def _run(self, recorded: T) -> T:
         work = cast("_Recorded[T]", recorded)
@@ -199,6 +256,10 @@ class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
     end = bound(AsyncSessionStore.end)
     pin = bound(AsyncSessionStore.pin)
     archive = bound(AsyncSessionStore.archive)
+    reopen = bound(AsyncSessionStore.reopen)
+    touch = bound(AsyncSessionStore.touch)
+    set_ttl = bound(AsyncSessionStore.set_ttl)
+    remaining = bound(AsyncSessionStore.remaining)
     tag = bound(AsyncSessionStore.tag)
     untag = bound(AsyncSessionStore.untag)
     append = bound(AsyncSessionStore.append)

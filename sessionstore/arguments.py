@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
 from . import inputs
+from .config import OnExpire
+from .content import decoded
 from .errors import InvalidInputError
-from .values import SESSION_STATUSES, SessionStatus
+from .periods import Bucket
+from .values import COMPLETED_STATUS, END_STATUSES, MAX_SEQ, SESSION_STATUSES, SessionStatus
 
 MAX_WORDS_CHARS: Final = 1_000
 
@@ -35,7 +38,9 @@ class SessionAttributes(TypedDict, total=False):
         title: At most 1,000 characters.
         tags: At most 100.
         metadata: A JSON dict of at most 1 MiB.
-        pinned: Spare it when old sessions are removed.
+        pinned: Spare it: it neither expires nor is pruned.
+        ttl: How long it lives without an append, in seconds or as a timedelta; None for ever. The store's by default.
+        max_age: How long it lives altogether, likewise.
     """
 
     user_id: str | None
@@ -44,11 +49,18 @@ class SessionAttributes(TypedDict, total=False):
     tags: Iterable[str]
     metadata: Mapping[str, Any] | None
     pinned: bool
+    ttl: float | timedelta | None
+    max_age: float | timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSession:
-    """The checked attributes of a session to be made; `metadata` is JSON text."""
+    """The checked attributes of a session to be made; `metadata` is JSON text, lives are seconds.
+
+    Attributes:
+        on_expire: What becomes of an expired session of the same name.
+        tracked: Whether a tracker begins it.
+    """
 
     namespace: str
     session_id: str
@@ -58,6 +70,10 @@ class NewSession:
     tags: tuple[str, ...]
     metadata: str | None
     pinned: bool
+    ttl: float | None = None
+    max_age: float | None = None
+    on_expire: OnExpire = "keep"
+    tracked: bool = False
 
 
 def new_session(
@@ -70,6 +86,10 @@ def new_session(
     tags: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     pinned: bool = False,
+    ttl: float | timedelta | None = None,
+    max_age: float | timedelta | None = None,
+    on_expire: OnExpire = "keep",
+    tracked: bool = False,
 ) -> NewSession:
     """Check the attributes of a session."""
     return NewSession(
@@ -81,6 +101,56 @@ def new_session(
         tags=inputs.tags(tags),
         metadata=inputs.metadata(metadata),
         pinned=inputs.flag("pinned", pinned),
+        ttl=inputs.life("ttl", ttl),
+        max_age=inputs.life("max_age", max_age),
+        on_expire=on_expire,
+        tracked=tracked,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """How a session ended; what is UNSET stays as it is. `metadata` is merged into what the session has."""
+
+    status: str
+    quality_score: int | None | Unset = UNSET
+    error: str | None | Unset = UNSET
+    feedback: str | None | Unset = UNSET
+    message_count: int | None | Unset = UNSET
+    metadata: Mapping[str, Any] | None = None
+
+
+def session_end(
+    status: str,
+    *,
+    quality_score: int | None | Unset = UNSET,
+    error: str | None | Unset = UNSET,
+    feedback: str | None | Unset = UNSET,
+    message_count: int | None | Unset = UNSET,
+    metadata: Mapping[str, Any] | None = None,
+) -> SessionEnd:
+    """Check how a session is said to have ended."""
+    if not isinstance(quality_score, Unset):
+        quality_score = inputs.optional_whole_number("quality_score", quality_score, least=1, most=5)
+    if not isinstance(error, Unset):
+        error = inputs.short_text("error", error, max_chars=inputs.MAX_ERROR_CHARS)
+    if not isinstance(feedback, Unset):
+        feedback = inputs.short_text("user_feedback", feedback, max_chars=inputs.MAX_ERROR_CHARS)
+    if not isinstance(message_count, Unset):
+        message_count = inputs.optional_whole_number("message_count", message_count, most=MAX_SEQ)
+    noted = inputs.metadata(metadata)
+    status = inputs.choice("status", status, END_STATUSES)
+    if status == COMPLETED_STATUS and isinstance(error, Unset):
+        # What went well after all has no error.
+        error = None
+    return SessionEnd(
+        status=status,
+        quality_score=quality_score,
+        error=error,
+        feedback=feedback,
+        message_count=message_count,
+        # Decoded again, the dict cannot change until it is stored.
+        metadata=None if noted is None else decoded(noted),
     )
 
 
@@ -167,6 +237,39 @@ def session_filter(
         pinned=None if pinned is None else inputs.flag("pinned", pinned),
         archived=None if archived is None else inputs.flag("archived", archived),
     )
+
+
+class AnalyticsFilters(TypedDict, total=False):
+    """What an analysis looks at; everything in the namespace by default.
+
+    Keys:
+        agent_id: One agent.
+        start_date: Where the period begins: an aware datetime, or a date, which means its UTC midnight.
+        end_date: Where it ends, likewise; what is at that instant is no longer in it.
+        bucket: "hour", "day", "week" or "month": also by time.
+    """
+
+    agent_id: str | None
+    start_date: date | None
+    end_date: date | None
+    bucket: Bucket | None
+
+
+class TimerOptions(TypedDict, total=False):
+    """What a timer may be told beside its name.
+
+    Keys:
+        agent_id: The agent that the time is about.
+        session_id: The session that it is about.
+        attributes: What else is known, a JSON dict.
+        strict: Raise if the time cannot be recorded. By default that is logged and counted (`status().metrics_lost`), and
+            the program goes on; while an exception is on its way, it is so in any case.
+    """
+
+    agent_id: str | None
+    session_id: str | None
+    attributes: Mapping[str, Any] | None
+    strict: bool
 
 
 class MessageDetails(TypedDict, total=False):

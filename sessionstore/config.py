@@ -13,10 +13,15 @@ from . import inputs
 from .errors import ConfigError, InvalidInputError
 
 Durability = Literal["full", "normal"]
+OnExpire = Literal["keep", "delete"]
 
 URL_VARIABLE: Final = "SESSIONSTORE_URL"
 DEFAULT_NAME: Final = "sessionstore.db"
 DEFAULT_BUSY_TIMEOUT: Final = 10.0
+DEFAULT_STALE_AFTER: Final = 900.0
+# Seconds between two passes of the background.
+DEFAULT_INTERVAL: Final = 1_800.0
+ON_EXPIRE: Final = ("keep", "delete")
 LONGEST_BUSY_TIMEOUT: Final = 86_400
 DEFAULT_MAX_TEXT_BYTES: Final = 64 << 20
 SQLITE_LIMIT_BYTES: Final = 1_000_000_000
@@ -35,6 +40,10 @@ class StoreSettings:
         busy_timeout: Seconds that a call waits for other writers.
         max_text_bytes: The largest message, in bytes of UTF-8.
         read_only: Refuse to write, also where another store of this process may.
+        ttl: Seconds that a session of this store lives idle unless it says otherwise; None for ever.
+        max_age: Seconds that it lives altogether.
+        on_expire: What becomes of an expired session: "keep" or "delete".
+        stale_after: Seconds without a sign of life after which an agent counts as offline.
     """
 
     namespace: str = ""
@@ -42,9 +51,17 @@ class StoreSettings:
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT
     max_text_bytes: int = DEFAULT_MAX_TEXT_BYTES
     read_only: bool = False
+    ttl: float | None = None
+    max_age: float | None = None
+    on_expire: OnExpire = "keep"
+    stale_after: float = DEFAULT_STALE_AFTER
 
     def __post_init__(self) -> None:
         try:
+            inputs.life("ttl", self.ttl)
+            inputs.life("max_age", self.max_age)
+            inputs.choice("on_expire", self.on_expire, ON_EXPIRE)
+            inputs.period("stale_after", self.stale_after)
             inputs.namespace(self.namespace)
             inputs.choice("durability", self.durability, ("full", "normal"))
             inputs.duration("busy_timeout", self.busy_timeout, most=LONGEST_BUSY_TIMEOUT)

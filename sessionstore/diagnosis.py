@@ -33,10 +33,18 @@ def status(db: Transaction, database: Database, settings: StoreSettings) -> Stor
         wal_bytes=0 if path is None else paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)),
         sessions=sessions,
         messages=messages,
+        overdue=queries.health.due(db),
+        last_sweep_at=queries.health.last_sweep(db),
+        remote=queries.outbox.remote(db),
+        outbox_pending=queries.health.waiting(db),
         commits=writer.commits,
         writes=writer.writes,
         checkpoints=writer.checkpoints,
         busy_waits=writer.busy_waits,
+        metrics_lost=database.tally.metrics_lost,
+        sweeps=database.tally.sweeps,
+        sweep_failures=database.tally.sweep_failures,
+        sweeps_skipped=database.tally.sweeps_skipped,
         warnings=tuple(database.warnings),
     )
 

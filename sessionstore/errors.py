@@ -102,6 +102,9 @@ class ConflictError(_SessionError):
 class SessionExpiredError(_SessionError):
     """The session has expired and takes no more writes."""
 
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id, f"session {session_id!r} has expired; session() begins a new one of that id")
+
 
 class QuotaError(SessionStoreError):
     """A stated limit is reached; `limit` tells which number."""

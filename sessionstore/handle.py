@@ -12,14 +12,15 @@ from .store import SessionStore
 P = ParamSpec("P")
 T = TypeVar("T")
 AnyStore = TypeVar("AnyStore")
+AnyStore_co = TypeVar("AnyStore_co", covariant=True)
 
 
-class BoundHandle(Generic[AnyStore]):
+class BoundHandle(Generic[AnyStore_co]):
     """A store and the id of one of its sessions. It holds nothing else, so it stays good as long as the store is open."""
 
     __slots__ = ("_session_id", "_store")
 
-    def __init__(self, store: AnyStore, session_id: str) -> None:
+    def __init__(self, store: AnyStore_co, session_id: str) -> None:
         self._store = store
         self._session_id = session_id
 
@@ -29,7 +30,7 @@ class BoundHandle(Generic[AnyStore]):
         return self._session_id
 
     @property
-    def store(self) -> AnyStore:
+    def store(self) -> AnyStore_co:
         """The store that it is a session of."""
         return self._store
 
@@ -64,6 +65,10 @@ class SessionHandle(BoundHandle[SessionStore]):
     end = bound(SessionStore.end)
     pin = bound(SessionStore.pin)
     archive = bound(SessionStore.archive)
+    reopen = bound(SessionStore.reopen)
+    touch = bound(SessionStore.touch)
+    set_ttl = bound(SessionStore.set_ttl)
+    remaining = bound(SessionStore.remaining)
     tag = bound(SessionStore.tag)
     untag = bound(SessionStore.untag)
     append = bound(SessionStore.append)

@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from .errors import InvalidInputError
@@ -21,6 +21,8 @@ MAX_NODES: Final = 100_000
 MAX_METADATA_BYTES: Final = 1 << 20
 MAX_INTEGER: Final = 2**63 - 1
 MAX_PAGE: Final = 1_000
+_MICROSECOND: Final = 1e-6
+LONGEST_LIFE: Final = 3_155_760_000  # a hundred years, in seconds
 
 _METADATA_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
@@ -96,6 +98,17 @@ def optional_whole_number(field: str, value: object, *, least: int = 0, most: in
     return None if value is None else whole_number(field, value, least=least, most=most)
 
 
+def number(field: str, value: object) -> float:
+    """A finite int or float, never a bool, as a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidInputError(field, "must be an int or a float")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise InvalidInputError(field, "is out of range", limit=MAX_INTEGER)
+    if not math.isfinite(value):
+        raise InvalidInputError(field, "must be finite: neither NaN nor infinity")
+    return float(value)
+
+
 def duration(field: str, value: object, *, most: float = math.inf) -> float:
     """A finite number from zero to `most`, never a bool."""
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -112,6 +125,20 @@ def duration(field: str, value: object, *, most: float = math.inf) -> float:
 def optional_duration(field: str, value: object) -> float | None:
     """As `duration`, or None."""
     return None if value is None else duration(field, value)
+
+
+def period(field: str, value: object, *, unit: float = 1) -> float:
+    """Seconds of a positive timedelta, or of a positive number of units of so many seconds; at most a hundred years."""
+    given = value.total_seconds() / unit if isinstance(value, timedelta) else value
+    seconds = duration(field, given, most=LONGEST_LIFE / unit) * unit
+    if seconds < _MICROSECOND:
+        raise InvalidInputError(field, "must be more than 0, at least a microsecond", limit=0)
+    return seconds
+
+
+def life(field: str, value: object, *, unit: float = 1) -> float | None:
+    """A time to live: as `period`, or None for ever."""
+    return None if value is None else period(field, value, unit=unit)
 
 
 def flag(field: str, value: object) -> bool:
@@ -176,6 +203,11 @@ def json_object(field: str, value: object, *, max_bytes: int) -> str:
         raise InvalidInputError(field, "must be a dict")
     _check_tree(field, value)
     return text(field, encode_json(value), max_bytes=max_bytes)
+
+
+def optional_json_object(field: str, value: object) -> str | None:
+    """JSON text of a dict of at most 1 MiB, or None."""
+    return None if value is None else json_object(field, value, max_bytes=MAX_METADATA_BYTES)
 
 
 def _check_tree(field: str, root: dict[Any, Any]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlmodel import Field, SQLModel
 
 from .content import ROLES
-from .values import MAX_SEQ, SEQ_BITS, SESSION_STATUSES
+from .values import ACTIVITY_KINDS, AGENT_STATUSES, MAX_SEQ, OUTBOX_STATES, SEQ_BITS, SESSION_STATUSES
 
 SCHEMA_METADATA: Final = sa.MetaData(
     naming_convention={
@@ -30,6 +30,7 @@ SCHEMA_METADATA: Final = sa.MetaData(
 _Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Json = sa.JSON(none_as_null=True)
 _LIVE: Final = "status <> 'expired'"
+_DUE: Final = "status = 'open' AND expires_at IS NOT NULL"
 
 
 def _one_of(column: str, words: tuple[str, ...]) -> str:
@@ -62,6 +63,25 @@ def _fact_in_postgresql(fact: Fact, compiler: SQLCompiler, **_: Any) -> str:
     return f"CAST(facts ->> '{fact.name}' AS {compiler.dialect.type_compiler_instance.process(fact.type)})"
 
 
+class AnswerTime(sa.ColumnElement[float]):
+    """How long an assistant's message took, as the caller or else the store timed it, from `facts`."""
+
+    inherit_cache = True
+    type = sa.Float()
+
+
+@compiles(AnswerTime)
+def _answer_time_in_sqlite(_: AnswerTime, compiler: SQLCompiler, **__: Any) -> str:
+    timed = "coalesce(json_extract(facts, '$.response_time_ms'), json_extract(facts, '$.elapsed_ms'))"
+    return f"CASE WHEN role = 'assistant' THEN {timed} END"
+
+
+@compiles(AnswerTime, "postgresql")
+def _answer_time_in_postgresql(_: AnswerTime, compiler: SQLCompiler, **__: Any) -> str:
+    timed = "CAST(coalesce(facts ->> 'response_time_ms', facts ->> 'elapsed_ms') AS FLOAT)"
+    return f"CASE WHEN role = 'assistant' THEN {timed} END"
+
+
 def _where(condition: str) -> dict[str, Any]:
     """The options of an index over a part of the rows, in both dialects."""
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
@@ -84,6 +104,10 @@ class StoreInfoRow(Base, table=True):
     id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     store_id: str = Field(max_length=36)
     created_at: datetime
+    remote_url: str | None = Field(default=None, max_length=2048)
+    swept_at: datetime | None = None
+    sweeper: str | None = Field(default=None, max_length=36)
+    sweeper_until: datetime | None = None
 
 
 class SessionRow(Base, table=True):
@@ -96,11 +120,17 @@ class SessionRow(Base, table=True):
         sa.CheckConstraint("message_count >= 0", name="message_count"),
         sa.CheckConstraint(f"next_seq BETWEEN 1 AND {MAX_SEQ + 1}", name="next_seq"),
         sa.CheckConstraint("version >= 1", name="version"),
+        sa.CheckConstraint("ttl_seconds > 0", name="ttl_seconds"),
+        sa.CheckConstraint("max_age_seconds > 0", name="max_age_seconds"),
+        sa.CheckConstraint("reported_message_count >= 0", name="reported_message_count"),
         sa.Index("uq_sessions_live_name", "namespace", "session_id", unique=True, **_where(_LIVE)),
         sa.Index("ix_sessions_updated", "namespace", "updated_at"),
         sa.Index("ix_sessions_agent", "namespace", "agent_id", "updated_at", **_where("agent_id IS NOT NULL")),
         sa.Index("ix_sessions_user", "namespace", "user_id", "updated_at", **_where("user_id IS NOT NULL")),
-        sa.Index("ix_sessions_expires_at", "expires_at", **_where("expires_at IS NOT NULL")),
+        sa.Index("ix_sessions_created", "namespace", "created_at"),
+        sa.Index("ix_sessions_open", "namespace", "agent_id", "expires_at", "archived_at", **_where("status = 'open'")),
+        sa.Index("ix_sessions_due", "expires_at", **_where(_DUE)),
+        sa.Index("ix_sessions_expired", "namespace", "session_id", **_where("status = 'expired'")),
         {"sqlite_autoincrement": True},
     )
 
@@ -123,6 +153,12 @@ class SessionRow(Base, table=True):
     ended_at: datetime | None = None
     archived_at: datetime | None = None
     expires_at: datetime | None = None
+    ttl_seconds: float | None = None
+    max_age_seconds: float | None = None
+    tracked: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    feedback: str | None = Field(default=None, max_length=10000)
+    reported_message_count: int | None = None
+    asked_at: datetime | None = None
 
 
 class SessionTagRow(Base, table=True):
@@ -157,6 +193,7 @@ class MessageRow(Base, table=True):
         sa.CheckConstraint("reasoning_tokens >= 0", name="reasoning_tokens"),
         sa.CheckConstraint("response_time_ms >= 0", name="response_time_ms"),
         sa.Index("uq_messages_dedupe_key", "session_key", "dedupe_key", unique=True, **_where("dedupe_key IS NOT NULL")),
+        sa.Index("ix_messages_answers", "created_at", "answer_time_ms", **_where("facts IS NOT NULL")),
     )
 
     id: int = _key(primary_key=True, sa_column_kwargs={"autoincrement": False})
@@ -180,3 +217,102 @@ class MessageRow(Base, table=True):
     reasoning_tokens: int | None = _fact("reasoning_tokens", sa.BigInteger())
     response_time_ms: float | None = _fact("response_time_ms", sa.Float())
     metadata_: dict[str, Any] | None = _fact("metadata", _Json)
+    elapsed_ms: float | None = _fact("elapsed_ms", sa.Float())
+    answer_time_ms: float | None = Field(default=None, sa_column=sa.Column("answer_time_ms", sa.Float(), sa.Computed(AnswerTime())))
+
+
+class MetricEventRow(Base, table=True):
+    """A figure that the agent's program recorded. The session is named, not referred to: figures outlive conversations."""
+
+    __tablename__ = "metric_events"
+    __table_args__ = (
+        sa.Index("ix_metric_events_name", "namespace", "name", "occurred_at"),
+        sa.Index("ix_metric_events_occurred", "namespace", "occurred_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int = _key(primary_key=True, default=None)
+    namespace: str = Field(default="", max_length=256)
+    name: str = Field(max_length=256)
+    value: float
+    unit: str | None = Field(default=None, max_length=256)
+    agent_id: str | None = Field(default=None, max_length=256)
+    session_id: str | None = Field(default=None, max_length=256)
+    attributes: dict[str, Any] | None = Field(default=None, sa_type=_Json)
+    occurred_at: datetime
+
+
+class AgentRow(Base, table=True):
+    """An agent as it was heard of last."""
+
+    __tablename__ = "agents"
+    __table_args__ = (
+        sa.CheckConstraint(_one_of("status", AGENT_STATUSES), name="status"),
+        sa.CheckConstraint("stale_after_seconds > 0", name="stale_after_seconds"),
+        {"sqlite_with_rowid": False},
+    )
+
+    namespace: str = Field(primary_key=True, max_length=256)
+    agent_id: str = Field(primary_key=True, max_length=256)
+    sdk_version: str | None = Field(default=None, max_length=256)
+    status: str = Field(max_length=16)
+    previous_status: str | None = Field(default=None, max_length=16)
+    metadata_: dict[str, Any] | None = Field(default=None, sa_column=sa.Column("metadata", _Json))
+    registered_at: datetime | None = None
+    status_at: datetime
+    last_seen_at: datetime
+    stale_after_seconds: float
+
+
+class AgentActivityRow(Base, table=True):
+    """Something that an agent did, a change of its status, or its registration."""
+
+    __tablename__ = "agent_activity"
+    __table_args__ = (
+        sa.CheckConstraint(_one_of("kind", ACTIVITY_KINDS), name="kind"),
+        sa.CheckConstraint(_one_of("status", AGENT_STATUSES), name="status"),
+        sa.CheckConstraint("duration_seconds >= 0", name="duration_seconds"),
+        sa.Index("ix_agent_activity_agent", "namespace", "agent_id", "occurred_at"),
+        sa.Index("ix_agent_activity_occurred", "namespace", "occurred_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int = _key(primary_key=True, default=None)
+    namespace: str = Field(default="", max_length=256)
+    agent_id: str = Field(max_length=256)
+    kind: str = Field(max_length=16)
+    action: str = Field(max_length=256)
+    status: str | None = Field(default=None, max_length=16)
+    previous_status: str | None = Field(default=None, max_length=16)
+    details: dict[str, Any] | None = Field(default=None, sa_type=_Json)
+    duration_seconds: float | None = None
+    occurred_at: datetime
+
+
+class OutboxRow(Base, table=True):
+    """An event that waits for its delivery to the remote API. Its body is frozen when its cause is stored."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        sa.CheckConstraint(_one_of("state", OUTBOX_STATES), name="state"),
+        sa.CheckConstraint("attempts >= 0", name="attempts"),
+        sa.UniqueConstraint("key"),
+        sa.Index("ix_outbox_pending", "namespace", "stream", "id", **_where("state = 'pending'")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int = _key(primary_key=True, default=None)
+    key: str = Field(max_length=36)
+    stream: str = Field(max_length=300)
+    kind: str = Field(max_length=32)
+    namespace: str = Field(default="", max_length=256)
+    body: str = Field(sa_type=sa.Text)
+    state: str = Field(default="pending", max_length=16)
+    attempts: int = 0
+    occurred_at: datetime
+    created_at: datetime
+    next_at: datetime | None = None
+    lease_token: str | None = Field(default=None, max_length=36)
+    lease_until: datetime | None = None
+    last_status: int | None = None
+    last_error: str | None = Field(default=None, max_length=200)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
-from .config import DEFAULT_BUSY_TIMEOUT, DEFAULT_MAX_TEXT_BYTES, Durability, OpenOptions, StoreSettings, locate
+from . import inputs
+from .config import (
+    DEFAULT_BUSY_TIMEOUT,
+    DEFAULT_MAX_TEXT_BYTES,
+    DEFAULT_STALE_AFTER,
+    Durability,
+    OnExpire,
+    OpenOptions,
+    StoreSettings,
+    locate,
+)
 from .database import paths
 from .database.database import Database
 from .database.registry import acquire, open_in_memory
-from .errors import ConfigError
+from .errors import ConfigError, InvalidInputError
 from .store import SessionStore
 
 
@@ -26,6 +37,10 @@ def open(
     migrate: bool = True,
     follow_symlinks: bool = False,
     strict_permissions: bool = False,
+    ttl: float | timedelta | None = None,
+    max_age: float | timedelta | None = None,
+    on_expire: OnExpire = "keep",
+    stale_after: float | timedelta = DEFAULT_STALE_AFTER,
 ) -> SessionStore:
     """Open a store, making or upgrading its file where needed. Stores on one file share one connection pool in a process.
 
@@ -44,6 +59,12 @@ def open(
         migrate: Upgrade an older schema in place, after a backup.
         follow_symlinks: Open what a symbolic link points to.
         strict_permissions: Refuse a file or folder that other users can write, instead of warning.
+        ttl: How long sessions made by this store live without an append, in seconds or as a timedelta; None for ever. A session
+            may be given another one.
+        max_age: How long they live altogether, likewise.
+        on_expire: What a sweep does with an expired session: "keep" leaves it to analytics and `list(status="expired")`,
+            "delete" removes it.
+        stale_after: How long an agent counts as alive after it was heard of last, in seconds or as a timedelta.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -52,9 +73,26 @@ def open(
         StoreBusyError: Another program held the file past the `busy_timeout`.
         UpgradeError: The schema could not be upgraded; the file is as before.
     """
-    settings = StoreSettings(namespace, durability, busy_timeout, max_text_bytes, read_only)
+    settings = StoreSettings(
+        namespace=namespace,
+        durability=durability,
+        busy_timeout=busy_timeout,
+        max_text_bytes=max_text_bytes,
+        read_only=read_only,
+        ttl=_seconds("ttl", ttl),
+        max_age=_seconds("max_age", max_age),
+        on_expire=on_expire,
+        stale_after=stale_after.total_seconds() if isinstance(stale_after, timedelta) else stale_after,
+    )
     options = OpenOptions(must_exist, create_parents, read_only, migrate, follow_symlinks, strict_permissions)
     return SessionStore(_database(location, options, in_memory=in_memory, timeout=settings.busy_timeout), settings)
+
+
+def _seconds(name: str, given: float | timedelta | None) -> float | None:
+    try:
+        return inputs.life(name, given)
+    except InvalidInputError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _database(location: str | Path | None, options: OpenOptions, *, in_memory: bool, timeout: float) -> Database:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from . import clock, content, inputs
 from .errors import InvalidInputError
+
+ASKING_ROLE: Final = "user"
+ANSWERING_ROLE: Final = "assistant"
 
 
 class PreparedMessage(NamedTuple):
@@ -20,6 +23,7 @@ class PreparedMessage(NamedTuple):
     Attributes:
         dedupe_key: The key that makes a repeated append a no-op.
         created_at: Its stored instant; None for the time of the call.
+        untimed: Whether it is an assistant's message whose time nobody gave.
     """
 
     kind: str
@@ -29,6 +33,13 @@ class PreparedMessage(NamedTuple):
     facts: str | None
     dedupe_key: str | None
     created_at: str | None
+    untimed: bool = False
+
+    def timed(self, elapsed_ms: float) -> PreparedMessage:
+        """The message with the time that the store took, since the user message that it answers."""
+        noted = f'"elapsed_ms":{elapsed_ms!r}}}'
+        facts = "{" + noted if self.facts is None else f"{self.facts[:-1]},{noted}"
+        return self._replace(facts=facts, untimed=False)
 
     def row(self, identity: int, now: str, seed: int = 0) -> tuple[Any, ...]:
         """The whole row, under the id that it was given. The seed is the store's: see `first_damaged`."""
@@ -43,17 +54,21 @@ def prepare(
     kind: str | None = None,
     dedupe_key: str | None = None,
     created_at: datetime | None = None,
+    elapsed_ms: float | None = None,
     **facts: Any,
 ) -> PreparedMessage:
-    """Check and encode a message and what is known about it, as `MessageDetails` has it.
+    """Check and encode a message and what is known about it, as `MessageDetails` has it; `elapsed_ms` is what a store timed.
 
     Raises:
         InvalidInputError: Something is refused; nothing was written.
     """
     stored = content.encode(message, kind=kind, max_bytes=max_bytes)
-    if stored.extra is None and not facts and dedupe_key is None and created_at is None:
-        return PreparedMessage(*stored, None, None, None)
+    answers = stored.role == ANSWERING_ROLE
+    if stored.extra is None and not facts and dedupe_key is None and created_at is None and elapsed_ms is None:
+        return PreparedMessage(*stored, None, None, None, answers)
     known = _facts(**facts)
+    if elapsed_ms is not None:
+        known["elapsed_ms"] = inputs.duration("elapsed_ms", elapsed_ms)
     if dedupe_key is not None:
         known["dedupe_key"] = dedupe_key = inputs.identifier("dedupe_key", dedupe_key)
     if stored.extra is not None and isinstance(message, dict):
@@ -67,6 +82,7 @@ def prepare(
         inputs.encode_json(known) if known else None,
         dedupe_key,
         None if created_at is None else clock.to_text(inputs.instant("created_at", created_at)),
+        answers and "response_time_ms" not in known and "elapsed_ms" not in known,
     )
 
 

@@ -29,6 +29,7 @@ from .jobs import WriteJob
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
 from .sidecars import is_no_log, refuse_foreign_log
+from .tally import Tally
 from .transaction import Transaction, Work
 from .workers import READER_THREADS, Workers
 from .writer import Writer
@@ -56,6 +57,7 @@ class Database:
         journal_reason: Why that mode, and what keeps it safe.
         filesystem: The kind of file system, None if unknown.
         workers: Threads that run reads for awaiting tasks.
+        tally: What this process counts about its use of the file.
     """
 
     def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, timeout: float) -> None:
@@ -65,6 +67,7 @@ class Database:
         self.warnings: list[str] = list(file.warnings) if file else []
         self.filesystem = filesystem.kind_of(file.path) if file else None
         self.workers = Workers("sessionstore-reader", READER_THREADS)
+        self.tally = Tally()
         self.users = 0
         self.identity = file.identity if file else None
         self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = None
@@ -148,6 +151,8 @@ class Database:
     def abandon(self) -> None:
         """After a fork, in the child: this database is the parent's."""
         self._fault = ForkedStoreError
+        # A thread that is not in this process may have held the old one's lock.
+        self.tally = Tally()
         self.writer.abandon_lock()
 
     def check_size(self, driver: sqlite3.Connection) -> None:

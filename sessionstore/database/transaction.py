@@ -31,7 +31,7 @@ class Transaction:
         path: The file, for messages.
     """
 
-    __slots__ = ("_seed", "core", "driver", "now", "path")
+    __slots__ = ("_now_text", "_seed", "_written_now", "core", "driver", "now", "path")
 
     def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
         self.core = core
@@ -39,6 +39,15 @@ class Transaction:
         self.path = path
         self.now: datetime = clock.utc_now()
         self._seed: int | None = None
+        self._written_now: datetime | None = None
+        self._now_text = ""
+
+    @property
+    def now_text(self) -> str:
+        """The present as it is stored."""
+        if self._written_now is not self.now:
+            self._written_now, self._now_text = self.now, clock.to_text(self.now)
+        return self._now_text
 
     @property
     def seed(self) -> int:

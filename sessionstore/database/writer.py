@@ -216,8 +216,10 @@ class Writer:
     def _start_thread(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="sessionstore-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="sessionstore-writer", daemon=True)
+                thread.start()
+                # Not before it runs: at the end of a program another thread may be closing this writer.
+                self._thread = thread
 
     def _serve(self) -> None:
         while True:

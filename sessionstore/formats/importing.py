@@ -146,7 +146,7 @@ class _Run:
                     now=clock.utc_now(),
                     max_bytes=settings.max_text_bytes,
                 )
-            self._put(info, partial(openai.numbered, messages))
+            self._put(self._made_now(info), partial(openai.numbered, messages))
             self._report(lines.bytes_read())
 
     def _import_messages(self, session_id: str) -> None:
@@ -163,7 +163,7 @@ class _Run:
             self._lines.return_to(start)
             return openai.numbered(prepared())
 
-        self._put(info, messages)
+        self._put(self._made_now(info), messages)
 
     def _import_native(self) -> None:
         lines = self._lines
@@ -207,6 +207,12 @@ class _Run:
             raise self._lines.refusal("the file changed while it was read")
         return line
 
+    def _made_now(self, info: SessionInfo) -> SessionInfo:
+        """A session that begins with its import, with the life that the store gives."""
+        ttl, max_age = self._settings.ttl, self._settings.max_age
+        expires_at = queries.lifecycle.expiry(info.created_at, info.created_at, ttl, max_age)
+        return replace(info, ttl=ttl, max_age=max_age, expires_at=expires_at)
+
     def _placed(self, info: SessionInfo) -> SessionInfo:
         """The session in the store's namespace, if the store was opened with one; else in its own."""
         return replace(info, namespace=self._settings.namespace) if self._settings.namespace else info
@@ -215,7 +221,7 @@ class _Run:
 
     def _put(self, info: SessionInfo, messages: _Messages) -> Put:
         def work(db: Any) -> Put:
-            return queries.transfer.put(db, info, messages(), on_conflict=self._on_conflict)
+            return queries.transfer.put(db, info, messages(), on_conflict=self._on_conflict, on_expire=self._settings.on_expire)
 
         done = self._write(work)
         if done.skipped:

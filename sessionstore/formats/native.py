@@ -31,8 +31,11 @@ _FRAME_LINES: Final = 2  # header and trailer
 _INSTANTS: Final = ("created_at", "updated_at", "ended_at", "archived_at", "expires_at")
 _NEEDED_INSTANTS: Final = ("created_at", "updated_at")
 _SESSION_KEYS: Final = frozenset(SessionInfo.__annotations__)
-_DETAILS: Final = tuple(name for name in MessageDetails.__annotations__ if name != "created_at")
+# What files of the first schema do not say yet.
+_SINCE_0002: Final = frozenset({"ttl", "max_age", "tracked", "feedback", "reported_message_count"})
+_DETAILS: Final = (*(name for name in MessageDetails.__annotations__ if name != "created_at"), "elapsed_ms")
 _MESSAGE_KEYS: Final = frozenset({"seq", "message", "created_at", *_DETAILS})
+_NEEDED_MESSAGE_KEYS: Final = frozenset({"seq", "message", "kind", "created_at"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,9 @@ def session(line: Mapping[str, Any]) -> SessionInfo:
     Raises:
         InvalidInputError: A value is refused, a key is missing or unknown.
     """
-    _require_keys(line, _SESSION_KEYS, exact=True)
+    _require_keys(line, _SESSION_KEYS, needed=_SESSION_KEYS - _SINCE_0002)
     attributes = {name: line[name] for name in ("user_id", "agent_id", "title", "tags", "metadata", "pinned")}
+    attributes |= {"ttl": line.get("ttl"), "max_age": line.get("max_age")}
     new = new_session(inputs.namespace(line["namespace"]), line["session_id"], **attributes)
     instants = {name: _instant(name, line[name]) for name in _INSTANTS}
     if line["metadata"] is None:
@@ -147,6 +151,13 @@ def session(line: Mapping[str, Any]) -> SessionInfo:
         last_seq=inputs.whole_number("last_seq", line["last_seq"], most=MAX_SEQ),
         quality_score=inputs.optional_whole_number("quality_score", line["quality_score"], least=1, most=5),
         error=inputs.short_text("error", line["error"], max_chars=inputs.MAX_ERROR_CHARS),
+        ttl=new.ttl,
+        max_age=new.max_age,
+        tracked=inputs.flag("tracked", line.get("tracked", False)),
+        feedback=inputs.short_text("feedback", line.get("feedback"), max_chars=inputs.MAX_ERROR_CHARS),
+        reported_message_count=inputs.optional_whole_number(
+            "reported_message_count", line.get("reported_message_count"), most=MAX_SEQ
+        ),
         **instants,  # type: ignore[arg-type]
     )
 
@@ -159,10 +170,7 @@ def message(line: Mapping[str, Any], *, max_bytes: int) -> tuple[int, PreparedMe
     """
     if line.get("type") != MESSAGE:
         raise InvalidInputError("type", "must be message, as often as the session's message_count says")
-    _require_keys(line, _MESSAGE_KEYS, exact=False)
-    for needed in ("seq", "message", "kind", "created_at"):
-        if needed not in line:
-            raise InvalidInputError(needed, "is missing")
+    _require_keys(line, _MESSAGE_KEYS, needed=_NEEDED_MESSAGE_KEYS)
     seq = inputs.whole_number("seq", line["seq"], least=1, most=MAX_SEQ)
     details = {name: line[name] for name in _DETAILS if name in line}
     created_at = _instant("created_at", line["created_at"])
@@ -176,7 +184,7 @@ def _line(value: dict[str, Any]) -> str:
 def _trailer(lines: LineReader, last: bytes) -> Trailer:
     try:
         line = jsonlines.loads(last)
-        _require_keys(line, frozenset(Trailer.__annotations__), exact=True)
+        _require_keys(line, frozenset(Trailer.__annotations__), needed=frozenset(Trailer.__annotations__))
     except (jsonlines.NotAnObjectError, InvalidInputError):
         line = {}
     if line.get("type") != END:
@@ -186,13 +194,13 @@ def _trailer(lines: LineReader, last: bytes) -> Trailer:
     return Trailer(sessions, messages, line["sha256"])
 
 
-def _require_keys(line: Mapping[str, Any], known: frozenset[str], *, exact: bool) -> None:
+def _require_keys(line: Mapping[str, Any], known: frozenset[str], *, needed: frozenset[str]) -> None:
     given = line.keys() - {"type"}
     if given - known:
         # Dropping what is not understood would not be lossless.
         raise InvalidInputError("keys", "holds a key that this version does not know; update sessionstore")
-    if exact and given != known:
-        raise InvalidInputError(min(known - given), "is missing")
+    if needed - given:
+        raise InvalidInputError(min(needed - given), "is missing")
 
 
 def _instant(field: str, value: object) -> datetime | None:

@@ -1,7 +1,7 @@
 """What is asked of the database, one module per subject: functions that take the open transaction `db` first.
 
-`sessions` and `messages` are the hot path and run compiled SQL. The others use SQLAlchemy Core over the models, which take a
-fifth of a second to import; they are loaded by the first call that needs them.
+`sessions`, `lifecycle`, `messages`, `metrics` and `outbox` are the hot path and run compiled SQL. The others use SQLAlchemy
+Core over the models, which take a fifth of a second to import; they are loaded by the first call that needs them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,47 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import messages, sessions
+from . import lifecycle, messages, metrics, outbox, sessions
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import catalog, edits, health, lifecycle, tool_calls, transfer
+    from . import (
+        agents,
+        analytics,
+        catalog,
+        changes,
+        edits,
+        health,
+        retention,
+        sweeping,
+        tool_calls,
+        tracked,
+        tracking,
+        transfer,
+        user_sql,
+    )
 
-__all__ = ["catalog", "edits", "health", "lifecycle", "messages", "sessions", "tool_calls", "transfer"]
+__all__ = [
+    "agents",
+    "analytics",
+    "catalog",
+    "changes",
+    "edits",
+    "health",
+    "lifecycle",
+    "messages",
+    "metrics",
+    "outbox",
+    "retention",
+    "sessions",
+    "sweeping",
+    "tool_calls",
+    "tracked",
+    "tracking",
+    "transfer",
+    "user_sql",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

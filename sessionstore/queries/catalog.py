@@ -5,11 +5,7 @@ The text of a page's query depends only on which filters are given, so it is com
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any, Final, NamedTuple
@@ -20,20 +16,42 @@ from .. import clock
 from ..arguments import SessionFilter, Unset
 from ..content import decoded
 from ..database.transaction import Transaction
-from ..errors import InvalidInputError
-from ..values import MAX_SEQ, SEQ_BITS, Page, SessionInfo
+from ..values import EXPIRED_STATUS, MAX_SEQ, SEQ_BITS, Page, SessionInfo
 from . import sessions
+from .cursors import opened, sealed
 from .dialect import CrossJoin, as_stored, contains_text, escaped_words, json_array_of, json_equals, json_kinds, parts_contain_text
-from .statements import IS_LIVE, MESSAGES, NO_OFFSET, SESSION_COLUMNS, SESSIONS, TAGS, parameters_of, text_of
+from .statements import (
+    HOLDS_NAME,
+    IN_TIME,
+    IS_OPEN,
+    MESSAGES,
+    NO_OFFSET,
+    OVERDUE,
+    SESSION_COLUMNS,
+    SESSIONS,
+    TAGS,
+    parameters_of,
+    text_of,
+)
 
 _CURSOR_VERSION: Final = 1
 _FEW: Final = 1_000
-_MAX_CURSOR_CHARS: Final = 200
+# Sessions that are found by their expiry are looked up here and there, and then sorted: one costs as much as some that are met
+# by going through all. So it pays for a small part of all, and never for very many.
+_PRICE: Final = 8
+_FEW_OVER: Final = range(100, 30_000)
 _UPDATED_AT: Final = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
-_TAGS: Final = json_array_of(
+TAGS_AS_JSON: Final = json_array_of(
     sa.select(TAGS.c.tag).where(TAGS.c.session_key == SESSIONS.c.session_key).order_by(TAGS.c.tag).correlate(SESSIONS)
 )
-_PAGE_COLUMNS: Final = (*(as_stored(column) for column in SESSION_COLUMNS), _TAGS)
+# Each half has an index of its own; what is due stands there without its namespace.
+_SETTLED: Final = sa.select(SESSIONS.c.session_key).where(SESSIONS.c.status == sa.literal_column("'expired'"))
+_DUE: Final = sa.select(SESSIONS.c.session_key).where(OVERDUE)
+_OVER: Final = {
+    "over": sa.union_all(_SETTLED, _DUE),
+    "over here": sa.union_all(_SETTLED.where(SESSIONS.c.namespace == sa.bindparam("namespace")), _DUE),
+}
+_PAGE_COLUMNS: Final = (*(as_stored(column) for column in SESSION_COLUMNS), TAGS_AS_JSON)
 _COUNT_TAG: Final = sa.select(sa.func.count()).select_from(
     sa.select(TAGS.c.session_key)
     .where(TAGS.c.tag == sa.bindparam("tag"))
@@ -41,6 +59,16 @@ _COUNT_TAG: Final = sa.select(sa.func.count()).select_from(
     .offset(NO_OFFSET)
     .subquery()
 )
+
+_FIXED_CONDITIONS: Final = {
+    "live": sa.and_(HOLDS_NAME, IN_TIME),
+    "open": sa.and_(IS_OPEN, IN_TIME),
+    "expired": sa.or_(sa.not_(HOLDS_NAME), OVERDUE),
+    "archived": SESSIONS.c.archived_at.is_not(None),
+    "not archived": SESSIONS.c.archived_at.is_(None),
+    "since": sa.bindparam("since") <= _UPDATED_AT,
+    "until": sa.bindparam("until") > _UPDATED_AT,
+}
 
 
 class _Term(NamedTuple):
@@ -57,34 +85,37 @@ def page(db: Transaction, wanted: SessionFilter, *, limit: int, cursor: str | No
     Raises:
         InvalidInputError: The cursor is damaged or belongs to another filter.
     """
-    terms = _terms(wanted)
+    terms = _terms(wanted, db.now_text)
     if cursor is not None:
         terms.append(_read_cursor(cursor, wanted))
-    text, names = _page_query(tuple((term.name, term.detail) for term in terms), _rare_tag(db, wanted))
+    few = _rare_tag(db, wanted) or _few_over(db, wanted)
+    text, names = _page_query(tuple((term.name, term.detail) for term in terms), few)
     values = {"most": limit + 1, **_values(terms)}
     rows = db.driver.execute(text, [values[name] for name in names]).fetchall()
     shown = rows[:limit]
-    items = tuple(sessions.info(row[:-1], tuple(decoded(row[-1]))) for row in shown)
+    items = tuple(sessions.info(row[:-1], tuple(decoded(row[-1])), at=db.now_text) for row in shown)
     return Page(items, _cursor(shown[-1], wanted) if len(rows) > limit else None)
 
 
 def count(db: Transaction, wanted: SessionFilter) -> int:
     """How many sessions there are."""
-    conditions, values = matching(wanted)
-    return int(db.core.execute(sa.select(sa.func.count()).select_from(SESSIONS).where(*conditions), values).scalar_one())
+    conditions, values = matching(db, wanted)
+    source = _source(_few_over(db, wanted))
+    return int(db.core.execute(sa.select(sa.func.count()).select_from(source).where(*conditions), values).scalar_one())
 
 
 def keys(db: Transaction, wanted: SessionFilter) -> list[tuple[int, str]]:
     """The keys and ids of sessions, oldest first."""
-    conditions, values = matching(wanted)
-    found = sa.select(SESSIONS.c.session_key, SESSIONS.c.session_id).where(*conditions).order_by(SESSIONS.c.session_key)
+    conditions, values = matching(db, wanted)
+    columns = (SESSIONS.c.session_key, SESSIONS.c.session_id)
+    found = sa.select(*columns).select_from(_source(_few_over(db, wanted))).where(*conditions).order_by(SESSIONS.c.session_key)
     return [(key, session_id) for key, session_id in db.core.execute(found, values)]
 
 
 def namespaces(db: Transaction) -> tuple[str, ...]:
     """The namespaces that have live sessions, sorted."""
-    found = sa.select(SESSIONS.c.namespace).where(IS_LIVE).distinct().order_by(SESSIONS.c.namespace)
-    return tuple(db.core.execute(found).scalars())
+    found = sa.select(SESSIONS.c.namespace).where(HOLDS_NAME, IN_TIME).distinct().order_by(SESSIONS.c.namespace)
+    return tuple(db.core.execute(found, {"at": db.now_text}).scalars())
 
 
 def tag_counts(db: Transaction, namespace: str) -> dict[str, int]:
@@ -92,21 +123,21 @@ def tag_counts(db: Transaction, namespace: str) -> dict[str, int]:
     found = (
         sa.select(TAGS.c.tag, sa.func.count().label("sessions"))
         .join(SESSIONS, SESSIONS.c.session_key == TAGS.c.session_key)
-        .where(SESSIONS.c.namespace == namespace, IS_LIVE)
+        .where(SESSIONS.c.namespace == namespace, HOLDS_NAME, IN_TIME)
         .group_by(TAGS.c.tag)
         .order_by(TAGS.c.tag)
     )
-    return {row.tag: row.sessions for row in db.core.execute(found)}
+    return {row.tag: row.sessions for row in db.core.execute(found, {"at": db.now_text})}
 
 
-def matching(wanted: SessionFilter) -> tuple[list[sa.ColumnElement[bool]], dict[str, Any]]:
+def matching(db: Transaction, wanted: SessionFilter) -> tuple[list[sa.ColumnElement[bool]], dict[str, Any]]:
     """What the sessions of a filter have in common, for a WHERE, and the values of its parameters."""
-    terms = _terms(wanted)
+    terms = _terms(wanted, db.now_text)
     return [_condition(term.name, term.detail) for term in terms], _values(terms)
 
 
-def _terms(wanted: SessionFilter) -> list[_Term]:
-    given: list[_Term] = [_Term("live", "", {}) if wanted.status is None else _Term("status", "", {"status": wanted.status})]
+def _terms(wanted: SessionFilter, now: str) -> list[_Term]:
+    given: list[_Term] = [_life(wanted.status, now)]
     for name in ("namespace", "pinned"):
         value = getattr(wanted, name)
         if value is not None:
@@ -132,22 +163,23 @@ def _terms(wanted: SessionFilter) -> list[_Term]:
     return given
 
 
+def _life(status: str | None, now: str) -> _Term:
+    """Ended sessions have no expiry; open ones are live until theirs, and then expired, swept or not."""
+    if status is None:
+        return _Term("live", "", {"at": now})
+    if status in ("open", "expired"):
+        return _Term(status, "", {"at": now})
+    return _Term("status", "", {"status": status})
+
+
 def _condition(name: str, detail: str) -> sa.ColumnElement[bool]:
+    if name in _FIXED_CONDITIONS:
+        return _FIXED_CONDITIONS[name]
     match name:
-        case "live":
-            return IS_LIVE
         case "status" | "namespace" | "agent_id" | "user_id" | "pinned":
             return SESSIONS.c[name] == sa.bindparam(name)
         case "without":
             return SESSIONS.c[detail].is_(None)
-        case "archived":
-            return SESSIONS.c.archived_at.is_not(None)
-        case "not archived":
-            return SESSIONS.c.archived_at.is_(None)
-        case "since":
-            return sa.bindparam("since") <= _UPDATED_AT
-        case "until":
-            return sa.bindparam("until") > _UPDATED_AT
         case "tag":
             return sa.exists().where(TAGS.c.session_key == SESSIONS.c.session_key, TAGS.c.tag == sa.bindparam(detail))
         case "metadata":
@@ -168,16 +200,35 @@ def _has_message_with(words: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
 
 
 @functools.lru_cache(maxsize=256)
-def _page_query(terms: tuple[tuple[str, str], ...], rare_tag: str | None) -> tuple[str, tuple[str, ...]]:
+def _page_query(terms: tuple[tuple[str, str], ...], few: str | None) -> tuple[str, tuple[str, ...]]:
     """The text of a page's query and the names of its parameters."""
-    found = sa.select(*_PAGE_COLUMNS)
-    if rare_tag is not None:
-        chosen = TAGS.alias("chosen")
-        found = found.select_from(CrossJoin(chosen, SESSIONS, chosen.c.session_key == SESSIONS.c.session_key))
-        found = found.where(chosen.c.tag == sa.bindparam(rare_tag))
+    found = sa.select(*_PAGE_COLUMNS).select_from(_source(few))
     found = found.where(*(_condition(name, detail) for name, detail in terms))
     found = found.order_by(_UPDATED_AT.desc(), SESSIONS.c.session_key.desc()).limit(sa.bindparam("most")).offset(NO_OFFSET)
     return text_of(found), parameters_of(found)
+
+
+def _source(few: str | None) -> sa.FromClause:
+    """The sessions; if few are in question, these are looked up: those whose life is over, or that have the tag of a parameter."""
+    if few is None:
+        return SESSIONS
+    keys = _OVER.get(few)
+    chosen = (sa.select(TAGS.c.session_key).where(TAGS.c.tag == sa.bindparam(few)) if keys is None else keys).subquery("chosen")
+    return CrossJoin(chosen, SESSIONS, chosen.c.session_key == SESSIONS.c.session_key)
+
+
+def _few_over(db: Transaction, wanted: SessionFilter) -> str | None:
+    """The name in `_OVER` of the sessions whose life is over, if these are wanted and few."""
+    if wanted.status != EXPIRED_STATUS:
+        return None
+    name = "over" if wanted.namespace is None else "over here"
+    # The newest key tells how many sessions there are at most, and costs nothing.
+    newest = db.core.execute(sa.select(sa.func.max(SESSIONS.c.session_key))).scalar_one() or 0
+    most = min(max(newest // _PRICE, _FEW_OVER.start), _FEW_OVER.stop)
+    over = sa.select(_OVER[name].subquery()).limit(most).subquery()
+    values = {"at": db.now_text, "namespace": wanted.namespace}
+    there = db.core.execute(sa.select(sa.func.count()).select_from(over), values).scalar_one()
+    return name if there < most else None
 
 
 def _rare_tag(db: Transaction, wanted: SessionFilter) -> str | None:
@@ -198,24 +249,9 @@ def _values(terms: Iterable[_Term]) -> dict[str, Any]:
 
 
 def _cursor(row: tuple[Any, ...], wanted: SessionFilter) -> str:
-    place = [_CURSOR_VERSION, row[sessions.UPDATED_AT], row[sessions.KEY]]
-    return base64.urlsafe_b64encode(json.dumps([place, _seal(place, wanted)]).encode()).decode()
+    return sealed([_CURSOR_VERSION, row[sessions.UPDATED_AT], row[sessions.KEY]], astuple(wanted))
 
 
 def _read_cursor(cursor: str, wanted: SessionFilter) -> _Term:
-    refused = InvalidInputError("cursor", "must be the next_cursor of a page with the same filters")
-    if len(cursor) > _MAX_CURSOR_CHARS:
-        raise refused
-    try:
-        place, seal = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
-    except (ValueError, TypeError, AttributeError, binascii.Error) as error:
-        raise refused from error
-    if seal != _seal(place, wanted):
-        raise refused
-    updated_at, key = place[1:]
+    updated_at, key = opened("next_cursor", cursor, astuple(wanted))[1:]
     return _Term("cursor", "", {"updated_at": updated_at, "key": key})
-
-
-def _seal(place: list[Any], wanted: SessionFilter) -> str:
-    """Ties a cursor to its filter and finds changed ones."""
-    return hashlib.sha256(repr((place, astuple(wanted))).encode()).hexdigest()[:16]

@@ -77,3 +77,37 @@ def as_stored(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     if isinstance(column.type, sa.JSON | sa.DateTime) or isinstance(getattr(column.type, "impl", None), sa.DateTime):
         return sa.type_coerce(column, sa.String).label(column.name)
     return column
+
+
+def time_prefix(column: sa.Column[Any], chars: int) -> sa.ColumnElement[str]:
+    """The first characters of a stored instant: its year and month, its day, its hour."""
+    return sa.func.substr(sa.type_coerce(column, sa.String), sa.literal_column("1"), sa.literal_column(str(chars)))
+
+
+def microseconds_since(column: sa.Column[Any]) -> sa.ColumnElement[int]:
+    """The exact time from a stored instant to the present, which is bound as `at`. SQLite's own functions round to milliseconds."""
+    return _microseconds(sa.bindparam("at", type_=sa.String)) - _microseconds(sa.type_coerce(column, sa.String))
+
+
+def whole_microseconds(seconds: sa.Column[float]) -> sa.ColumnElement[int]:
+    """Seconds as a whole number of microseconds."""
+    return sa.cast(sa.func.round(seconds * sa.literal_column("1000000.0")), sa.Integer)
+
+
+def _microseconds(instant: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+    seconds = sa.func.strftime(sa.literal_column("'%s'"), _part(instant, "1, 19"), type_=sa.Integer)
+    return seconds * sa.literal_column("1000000") + sa.type_coerce(_part(instant, "21"), sa.Integer)
+
+
+def _part(instant: sa.ColumnElement[str], place: str) -> sa.ColumnElement[str]:
+    return sa.func.substr(instant, sa.literal_column(place), type_=sa.String)
+
+
+def whole_total(column: sa.Column[Any]) -> sa.ColumnElement[int]:
+    """The sum of whole numbers, 0 if there are none. It cannot overflow and is exact below 2^53."""
+    return sa.cast(sa.func.total(column), sa.Integer)
+
+
+def sorted_part(rows: sa.Select[Any], *order: sa.ColumnElement[Any]) -> sa.Subquery:
+    """A part of a query whose rows really come in an order. SQLite drops the order of a part that has no limit; -1 is none."""
+    return rows.order_by(*order).limit(sa.literal_column("-1")).offset(sa.literal_column("0")).subquery()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from ..database.transaction import Transaction
 from ..rows import first_damaged
 from ..values import MAX_SEQ, SEQ_BITS, Check
 from .dialect import as_stored
-from .statements import MESSAGE_COLUMNS, MESSAGES, SESSIONS, STORE_INFO
+from .statements import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, SESSIONS, STORE_INFO
 
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _BATCH: Final = 1_000
@@ -23,6 +24,24 @@ def counts(db: Transaction) -> tuple[str, int, int]:
     totals = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(SESSIONS.c.message_count), 0)).select_from(SESSIONS)
     sessions, messages = db.core.execute(totals).one()
     return store_id, sessions, messages
+
+
+def due(db: Transaction) -> int:
+    """How many sessions are overdue: their lives are over, and no sweep has settled that yet."""
+    overdue = sa.select(sa.func.count()).select_from(SESSIONS).where(OVERDUE)
+    return int(db.core.execute(overdue, {"at": db.now_text}).scalar_one())
+
+
+def last_sweep(db: Transaction) -> datetime | None:
+    """When a sweep last settled sessions."""
+    swept_at: datetime | None = db.core.execute(sa.select(STORE_INFO.c.swept_at)).scalar_one()
+    return swept_at
+
+
+def waiting(db: Transaction) -> int:
+    """How many events wait for the remote."""
+    pending = sa.select(sa.func.count()).select_from(OUTBOX).where(OUTBOX.c.state == sa.literal_column("'pending'"))
+    return int(db.core.execute(pending).scalar_one())
 
 
 def structure(db: Transaction) -> Check:

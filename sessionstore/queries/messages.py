@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
 
 from .. import clock, content, sql
 from ..database.transaction import Transaction
-from ..errors import ConflictError, NotFoundError, QuotaError, StoreCorruptError
+from ..errors import ConflictError, QuotaError, StoreCorruptError
 from ..pairs import Pairing, arranged
-from ..rows import PreparedMessage, first_damaged
+from ..remote import events
+from ..rows import ASKING_ROLE, PreparedMessage, first_damaged
 from ..values import MAX_SEQ, SEQ_BITS, Message
-from . import sessions
+from . import lifecycle, outbox, sessions
 
 _ALL: Final = -1
 _SEARCH_PAGE: Final = 100
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+class _Place(NamedTuple):
+    """Where messages go: their session and the seq behind them."""
+
+    key: int
+    next_seq: int
+    asked_at: str | None
+    agent_id: str | None
+    created_at: str
+    expires_at: str | None
+    ttl: float | None
+    max_age: float | None
 
 
 def append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
@@ -23,11 +39,12 @@ def append(db: Transaction, namespace: str, session_id: str, new: Sequence[Prepa
 
     Raises:
         NotFoundError: There is no such session.
+        SessionExpiredError: Its life is over.
         ConflictError: A dedupe key was used for another message.
         QuotaError: The session has had 16,777,215 messages.
     """
     if not new:
-        sessions.key_of(db, namespace, session_id)
+        sessions.to_change(db, namespace, session_id)
         return []
     for message in new:
         if message.dedupe_key is not None:
@@ -160,29 +177,75 @@ def _without_answered_later(db: Transaction, namespace: str, session_id: str, wi
 
 
 def _append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
-    now = clock.to_text(db.now)
+    now = db.now_text
     count = len(new)
-    key, next_seq = _reserve(db, namespace, session_id, count, now)
-    identity = first_id(key) + next_seq - count
-    rows = [message.row(identity + index, now, db.seed) for index, message in enumerate(new)]
+    asking = newest_question(new, now)
+    answers_first = asking is not None and _answers_before_asking(new)
+    place = _reserve(db, namespace, session_id, count, now, None if answers_first else asking)
+    if answers_first:
+        db.driver.execute(sql.SET_ASKED_AT, (asking, place.key))
+    identity = first_id(place.key) + place.next_seq - count
+    rows = [message.row(identity + index, now, db.seed) for index, message in enumerate(timed(new, now, place.asked_at))]
     db.driver.executemany(sql.INSERT_MESSAGE, rows)
-    return [Message(session_id, row) for row in rows]
+    if place.expires_at is not None and place.ttl is not None:
+        begun, ends = clock.from_text(place.created_at), clock.from_text(place.expires_at)
+        lifecycle.slide(db, place.key, begun, ends, place.ttl, place.max_age)
+    stored = [Message(session_id, row) for row in rows]
+    _tell_remote(db, namespace, place, stored)
+    return stored
 
 
-def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: str) -> tuple[int, int]:
+def newest_question(new: Sequence[PreparedMessage], now: str) -> str | None:
+    """When the last user message among some was written."""
+    for message in reversed(new):
+        if message.role == ASKING_ROLE:
+            return message.created_at or now
+    return None
+
+
+def timed(new: Iterable[PreparedMessage], now: str, asked_at: str | None) -> Iterator[PreparedMessage]:
+    """The messages, answers with the time since the user message before them where nobody gave it.
+
+    What was stored at the same instant as its question was not timed: the turn was stored as a whole.
+    """
+    for message in new:
+        written_at = message.created_at or now
+        if message.role == ASKING_ROLE:
+            asked_at = written_at
+        if message.untimed and asked_at is not None and written_at > asked_at:
+            elapsed = clock.from_text(written_at) - clock.from_text(asked_at)
+            yield message.timed(elapsed / _MILLISECOND)
+        else:
+            yield message
+
+
+def _answers_before_asking(new: Sequence[PreparedMessage]) -> bool:
+    for message in new:
+        if message.untimed or message.role == ASKING_ROLE:
+            return message.untimed
+    return False
+
+
+def _tell_remote(db: Transaction, namespace: str, place: _Place, stored: Sequence[Message]) -> None:
+    """Tell the usage and the timing of messages, without a word of theirs."""
+    told = [message for message in stored if message.has_figures]
+    if told and outbox.is_wanted(db):
+        outbox.enqueue(db, (events.message_figures(namespace, place.agent_id, message) for message in told))
+
+
+def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: str, asked_at: str | None) -> _Place:
     try:
-        reserved = db.driver.execute(sql.RESERVE_SEQS, (count, count, now, namespace, session_id)).fetchall()
+        reserved = db.driver.execute(sql.RESERVE_SEQS, (count, count, now, asked_at, namespace, session_id, now)).fetchall()
     except sqlite3.IntegrityError as error:
         # The CHECK on next_seq keeps a session's ids from running into the next session's.
         raise QuotaError(f"session {session_id!r} has no seq left; go on in a new session", limit=MAX_SEQ) from error
     if not reserved:
-        raise NotFoundError(session_id)
-    key, next_seq = reserved[0]
-    return key, next_seq
+        raise sessions.absent(db, namespace, session_id)
+    return _Place(*reserved[0])
 
 
 def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
-    key = sessions.key_of(db, namespace, session_id)
+    key, _ = sessions.to_change(db, namespace, session_id)
     known: dict[str, Message] = {}
     fresh: list[PreparedMessage] = []
     first_use: dict[str, PreparedMessage] = {}

@@ -1,4 +1,4 @@
-"""Finding and making sessions: the compiled statements of the hot path."""
+"""Finding sessions: the compiled statements of the hot path. A session past its expiry is found by none of these reads."""
 
 from __future__ import annotations
 
@@ -6,40 +6,21 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .. import clock, sql
-from ..arguments import NewSession
 from ..content import decoded
 from ..database.transaction import Transaction
-from ..errors import ConflictError, NotFoundError
-from ..values import OPEN_STATUS, SessionInfo
+from ..errors import NotFoundError, SessionExpiredError
+from ..values import EXPIRED_STATUS, OPEN_STATUS, SessionInfo
 
 KEY: Final = 0
+MESSAGE_COUNT: Final = 10
 UPDATED_AT: Final = 15
-
-_FIRST_VERSION: Final = 1
-_FIRST_SEQ: Final = 1
+EXPIRES_AT: Final = 18
 
 
 def find(db: Transaction, namespace: str, session_id: str) -> SessionInfo | None:
     """The live session of a name."""
-    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id)).fetchall()
-    return info(rows[0], tags_of(db, rows[0][0])) if rows else None
-
-
-def get_or_create(db: Transaction, new: NewSession) -> SessionInfo:
-    """The live session of a name, made with the given attributes if there was none."""
-    return _insert(db, new) or _found(db, new.namespace, new.session_id)
-
-
-def create(db: Transaction, new: NewSession) -> SessionInfo:
-    """A new session.
-
-    Raises:
-        ConflictError: There is a live session of this name.
-    """
-    made = _insert(db, new)
-    if made is None:
-        raise ConflictError(new.session_id, f"there is a session {new.session_id!r} already; session() gets it")
-    return made
+    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id, db.now_text)).fetchall()
+    return info(rows[0], tags_of(db, rows[0][KEY])) if rows else None
 
 
 def key_and_count(db: Transaction, namespace: str, session_id: str) -> tuple[int, int]:
@@ -48,7 +29,7 @@ def key_and_count(db: Transaction, namespace: str, session_id: str) -> tuple[int
     Raises:
         NotFoundError: There is none.
     """
-    rows = db.driver.execute(sql.FIND_SESSION_KEY, (namespace, session_id)).fetchall()
+    rows = db.driver.execute(sql.FIND_SESSION_KEY, (namespace, session_id, db.now_text)).fetchall()
     if not rows:
         raise NotFoundError(session_id)
     key, message_count = rows[0]
@@ -64,6 +45,33 @@ def key_of(db: Transaction, namespace: str, session_id: str) -> int:
     return key_and_count(db, namespace, session_id)[0]
 
 
+def to_change(db: Transaction, namespace: str, session_id: str) -> tuple[int, SessionInfo]:
+    """The key and the attributes of a live session that is about to be changed.
+
+    Raises:
+        NotFoundError: There is none.
+        SessionExpiredError: There is one whose life is over.
+    """
+    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id, db.now_text)).fetchall()
+    if not rows:
+        raise absent(db, namespace, session_id)
+    return rows[0][KEY], info(rows[0], tags_of(db, rows[0][KEY]))
+
+
+def absent(db: Transaction, namespace: str, session_id: str) -> NotFoundError | SessionExpiredError:
+    """Why a name has no live session."""
+    return NotFoundError(session_id) if over(db, namespace, session_id) is None else SessionExpiredError(session_id)
+
+
+def over(db: Transaction, namespace: str, session_id: str) -> Sequence[Any] | None:
+    """The row of a name's newest session whose life is over, if it has no live one."""
+    for statement in (sql.FIND_HOLDER, sql.FIND_NEWEST_EXPIRED):
+        rows = db.driver.execute(statement, (namespace, session_id)).fetchall()
+        if rows:
+            return rows[0]  # type: ignore[no-any-return]
+    return None
+
+
 def tags_of(db: Transaction, session_key: int) -> tuple[str, ...]:
     """The tags of a session, sorted."""
     return tuple(tag for (tag,) in db.driver.execute(sql.TAGS_OF_SESSION, (session_key,)).fetchall())
@@ -75,10 +83,13 @@ def add_tags(db: Transaction, session_key: int, tags: Sequence[str]) -> None:
         db.driver.executemany(sql.INSERT_TAG, [(session_key, tag) for tag in tags])
 
 
-def info(row: Sequence[Any], tags: tuple[str, ...]) -> SessionInfo:
-    """What a raw row of `sessions` means."""
+def info(row: Sequence[Any], tags: tuple[str, ...], *, at: str | None = None) -> SessionInfo:
+    """What a raw row of `sessions` means; with `at`, an open session that is overdue then counts as expired."""
     (_, namespace, session_id, user_id, agent_id, title, status, pinned, metadata, version, message_count, next_seq,
-     quality_score, error, created_at, updated_at, ended_at, archived_at, expires_at) = row  # fmt: skip
+     quality_score, error, created_at, updated_at, ended_at, archived_at, expires_at, ttl_seconds, max_age_seconds, tracked,
+     feedback, reported_message_count, _) = row  # fmt: skip
+    if at is not None and status == OPEN_STATUS and expires_at is not None and expires_at <= at:
+        status, ended_at = EXPIRED_STATUS, expires_at
     return SessionInfo(
         namespace=namespace,
         session_id=session_id,
@@ -99,24 +110,10 @@ def info(row: Sequence[Any], tags: tuple[str, ...]) -> SessionInfo:
         ended_at=clock.from_text(ended_at) if ended_at else None,
         archived_at=clock.from_text(archived_at) if archived_at else None,
         expires_at=clock.from_text(expires_at) if expires_at else None,
+        # What SQLite returns of an insert may be a whole number where the column holds a float.
+        ttl=None if ttl_seconds is None else float(ttl_seconds),
+        max_age=None if max_age_seconds is None else float(max_age_seconds),
+        tracked=bool(tracked),
+        feedback=feedback,
+        reported_message_count=reported_message_count,
     )
-
-
-def _insert(db: Transaction, new: NewSession) -> SessionInfo | None:
-    now = clock.to_text(db.now)
-    rows = db.driver.execute(
-        sql.INSERT_SESSION,
-        (new.namespace, new.session_id, new.user_id, new.agent_id, new.title, OPEN_STATUS, new.pinned, new.metadata,
-         _FIRST_VERSION, 0, _FIRST_SEQ, now, now),
-    ).fetchall()  # fmt: skip
-    if not rows:
-        return None
-    add_tags(db, rows[0][0], new.tags)
-    return info(rows[0], new.tags)
-
-
-def _found(db: Transaction, namespace: str, session_id: str) -> SessionInfo:
-    found = find(db, namespace, session_id)
-    if found is None:
-        raise NotFoundError(session_id)
-    return found

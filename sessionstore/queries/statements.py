@@ -12,24 +12,43 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from ..models import SCHEMA_METADATA, MessageRow, SessionRow, SessionTagRow, StoreInfoRow
+from ..models import (
+    SCHEMA_METADATA,
+    AgentActivityRow,
+    AgentRow,
+    MessageRow,
+    MetricEventRow,
+    OutboxRow,
+    SessionRow,
+    SessionTagRow,
+    StoreInfoRow,
+)
 
 SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
 MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
 TAGS: Final[sa.Table] = SessionTagRow.__table__  # type: ignore[attr-defined]
 STORE_INFO: Final[sa.Table] = StoreInfoRow.__table__  # type: ignore[attr-defined]
+METRIC_EVENTS: Final[sa.Table] = MetricEventRow.__table__  # type: ignore[attr-defined]
+AGENTS: Final[sa.Table] = AgentRow.__table__  # type: ignore[attr-defined]
+AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[attr-defined]
+OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
 
-IS_LIVE: Final = SESSIONS.c.status != sa.literal_column("'expired'")
+# Whether a session holds its name. It may be overdue: past its expiry, and no sweep has marked it yet.
+HOLDS_NAME: Final = SESSIONS.c.status != sa.literal_column("'expired'")
+IS_OPEN: Final = SESSIONS.c.status == sa.literal_column("'open'")
 SESSION_COLUMNS: Final = tuple(SESSIONS.c)
 MESSAGE_COLUMNS: Final = tuple(column for column in MESSAGES.c if column.computed is None)
 
-_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
-_OUTPUT: Final = Path(__file__).parent.parent / "sql.py"
-_BY_NAME: Final = sa.and_(
-    SESSIONS.c.namespace == sa.bindparam("namespace"), SESSIONS.c.session_id == sa.bindparam("session_id"), IS_LIVE
-)
 # Without one the dialect would bind a parameter for it.
 NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+
+_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
+_OUTPUT: Final = Path(__file__).parent.parent / "sql.py"
+_EXPIRES_AT: Final = sa.type_coerce(SESSIONS.c.expires_at, sa.String)
+IN_TIME: Final = sa.or_(SESSIONS.c.expires_at.is_(None), sa.bindparam("at") < _EXPIRES_AT)
+OVERDUE: Final = sa.and_(IS_OPEN, sa.bindparam("at") >= _EXPIRES_AT)
+_NAMED: Final = sa.and_(SESSIONS.c.namespace == sa.bindparam("namespace"), SESSIONS.c.session_id == sa.bindparam("session_id"))
+_BY_NAME: Final = sa.and_(_NAMED, HOLDS_NAME, IN_TIME)
 _IN_RANGE: Final = sa.and_(MESSAGES.c.id > sa.bindparam("after"), MESSAGES.c.id < sa.bindparam("before"))
 
 
@@ -38,18 +57,36 @@ def _insert(table: sa.Table, *names: str) -> sqlite.Insert:
 
 
 _NEW_SESSION_COLUMNS: Final = ("namespace", "session_id", "user_id", "agent_id", "title", "status", "pinned", "metadata", "version",
-                               "message_count", "next_seq", "created_at", "updated_at")  # fmt: skip
+                               "message_count", "next_seq", "created_at", "updated_at", "expires_at", "ttl_seconds",
+                               "max_age_seconds", "tracked")  # fmt: skip
+_OUTBOX_COLUMNS: Final = ("key", "stream", "kind", "namespace", "body", "state", "attempts", "occurred_at", "created_at")
+_METRIC_COLUMNS: Final = ("namespace", "name", "value", "unit", "agent_id", "session_id", "attributes", "occurred_at")
+
+
+def _kept_unless(name: str) -> sa.ColumnElement[Any]:
+    """A column's new value if it is given, and else the old one; None can be given."""
+    return sa.case((sa.bindparam(f"has_{name}"), sa.bindparam(name)), else_=SESSIONS.c[name])
+
 
 # Name -> (statement, its parameters in the order in which the callers give them).
 HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
-    "FIND_SESSION": (sa.select(*SESSION_COLUMNS).where(_BY_NAME), ("namespace", "session_id")),
+    "FIND_SESSION": (sa.select(*SESSION_COLUMNS).where(_BY_NAME), ("namespace", "session_id", "at")),
     "FIND_SESSION_KEY": (
         sa.select(SESSIONS.c.session_key, SESSIONS.c.message_count).where(_BY_NAME),
+        ("namespace", "session_id", "at"),
+    ),
+    "FIND_HOLDER": (sa.select(*SESSION_COLUMNS).where(_NAMED, HOLDS_NAME), ("namespace", "session_id")),
+    "FIND_NEWEST_EXPIRED": (
+        sa.select(*SESSION_COLUMNS)
+        .where(_NAMED, SESSIONS.c.status == sa.literal_column("'expired'"))
+        .order_by(SESSIONS.c.session_key.desc())
+        .limit(sa.literal_column("1"))
+        .offset(NO_OFFSET),
         ("namespace", "session_id"),
     ),
     "INSERT_SESSION": (
         _insert(SESSIONS, *_NEW_SESSION_COLUMNS)
-        .on_conflict_do_nothing(index_elements=["namespace", "session_id"], index_where=IS_LIVE)
+        .on_conflict_do_nothing(index_elements=["namespace", "session_id"], index_where=HOLDS_NAME)
         .returning(*SESSION_COLUMNS),
         _NEW_SESSION_COLUMNS,
     ),
@@ -65,11 +102,81 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
             message_count=SESSIONS.c.message_count + sa.bindparam("count_"),
             next_seq=SESSIONS.c.next_seq + sa.bindparam("seqs"),
             updated_at=sa.bindparam("now"),
+            asked_at=sa.func.coalesce(sa.bindparam("asked_at"), SESSIONS.c.asked_at),
         )
         .where(_BY_NAME)
-        .returning(SESSIONS.c.session_key, SESSIONS.c.next_seq),
-        ("count_", "seqs", "now", "namespace", "session_id"),
+        .returning(
+            SESSIONS.c.session_key,
+            SESSIONS.c.next_seq,
+            SESSIONS.c.asked_at,
+            SESSIONS.c.agent_id,
+            SESSIONS.c.created_at,
+            SESSIONS.c.expires_at,
+            SESSIONS.c.ttl_seconds,
+            SESSIONS.c.max_age_seconds,
+        ),
+        ("count_", "seqs", "now", "asked_at", "namespace", "session_id", "at"),
     ),
+    "SET_ASKED_AT": (
+        sa.update(SESSIONS).values(asked_at=sa.bindparam("asked_at")).where(SESSIONS.c.session_key == sa.bindparam("key")),
+        ("asked_at", "key"),
+    ),
+    "SET_EXPIRY": (
+        sa.update(SESSIONS).values(expires_at=sa.bindparam("expires_at")).where(SESSIONS.c.session_key == sa.bindparam("key")),
+        ("expires_at", "key"),
+    ),
+    "END_SESSION": (
+        sa.update(SESSIONS)
+        .values(
+            status=sa.bindparam("status"),
+            metadata=_kept_unless("metadata"),
+            version=SESSIONS.c.version + sa.literal_column("1"),
+            quality_score=_kept_unless("quality_score"),
+            error=_kept_unless("error"),
+            updated_at=sa.bindparam("now"),
+            ended_at=sa.bindparam("ended_at"),
+            expires_at=sa.null(),
+            feedback=_kept_unless("feedback"),
+            reported_message_count=_kept_unless("reported_message_count"),
+        )
+        .where(SESSIONS.c.session_key == sa.bindparam("key"))
+        .returning(*SESSION_COLUMNS),
+        (
+            "status",
+            "has_metadata",
+            "metadata",
+            "has_quality_score",
+            "quality_score",
+            "has_error",
+            "error",
+            "now",
+            "ended_at",
+            "has_feedback",
+            "feedback",
+            "has_reported_message_count",
+            "reported_message_count",
+            "key",
+        ),
+    ),
+    "SETTLE_EXPIRY": (
+        sa.update(SESSIONS)
+        .values(status=sa.literal_column("'expired'"), ended_at=SESSIONS.c.expires_at)
+        .where(SESSIONS.c.session_key == sa.bindparam("key")),
+        ("key",),
+    ),
+    "FIND_DUE": (
+        sa.select(*SESSION_COLUMNS).where(OVERDUE).order_by(SESSIONS.c.expires_at).limit(sa.bindparam("most")).offset(NO_OFFSET),
+        ("at", "most"),
+    ),
+    "PEEK_DUE": (
+        sa.select(sa.literal_column("1")).select_from(SESSIONS).where(OVERDUE).limit(sa.literal_column("1")).offset(NO_OFFSET),
+        ("at",),
+    ),
+    "READ_REMOTE": (sa.select(STORE_INFO.c.remote_url), ()),
+    "INSERT_EVENT": (_insert(OUTBOX, *_OUTBOX_COLUMNS), _OUTBOX_COLUMNS),
+    "INSERT_METRIC": (_insert(METRIC_EVENTS, *_METRIC_COLUMNS), _METRIC_COLUMNS),
+    "DELETE_MESSAGES": (sa.delete(MESSAGES).where(_IN_RANGE), ("after", "before")),
+    "DELETE_SESSION": (sa.delete(SESSIONS).where(SESSIONS.c.session_key == sa.bindparam("key")), ("key",)),
     "INSERT_MESSAGE": (
         _insert(MESSAGES, *(column.name for column in MESSAGE_COLUMNS)),
         tuple(column.name for column in MESSAGE_COLUMNS),

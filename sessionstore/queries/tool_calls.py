@@ -26,6 +26,7 @@ def check(db: Transaction, namespace: str, session_id: str) -> ToolCallReport:
 
 def repair(db: Transaction, namespace: str, session_id: str) -> list[Message]:
     """Append a result that says "interrupted" for each open call; nothing is deleted, and a second repair adds nothing."""
+    sessions.to_change(db, namespace, session_id)
     involved = _involved(db, namespace, session_id)
     callers = {message.seq: message for message in involved}
     results = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, Literal
 
@@ -12,15 +12,16 @@ import sqlalchemy as sa
 
 from .. import clock, sql
 from ..arguments import SessionFilter
+from ..config import OnExpire
 from ..database.transaction import Transaction
 from ..errors import ConflictError, InvalidInputError, NotFoundError, QuotaError
 from ..inputs import MAX_ID_CHARS
-from ..rows import PreparedMessage
-from ..values import MAX_SEQ, OPEN_STATUS, Message, SessionInfo
-from . import lifecycle, messages, sessions
+from ..rows import ASKING_ROLE, PreparedMessage
+from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, Message, SessionInfo
+from . import lifecycle, messages, removal, sessions
 from .catalog import matching
 from .dialect import as_stored
-from .statements import IS_LIVE, SESSION_COLUMNS, SESSIONS
+from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
 
 OnConflict = Literal["fail", "skip", "replace", "new-id"]
 ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id")
@@ -28,9 +29,9 @@ ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id")
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in SESSION_COLUMNS)
 _SESSIONS_A_PAGE: Final = 200
 _MESSAGES_A_PAGE: Final = 500
-_EXPIRED: Final = "expired"
 _SAME_VALUES: Final = ("namespace", "user_id", "agent_id", "title", "status", "pinned", "version", "quality_score", "error",
-                       "created_at", "updated_at", "ended_at", "archived_at", "expires_at")  # fmt: skip
+                       "created_at", "updated_at", "ended_at", "archived_at", "expires_at",
+                       "tracked", "feedback", "reported_message_count")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Put:
 
 def totals(db: Transaction, wanted: SessionFilter) -> tuple[int, int]:
     """How many sessions a filter chooses, and how many messages they hold."""
-    conditions, values = matching(wanted)
+    conditions, values = matching(db, wanted)
     found = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(SESSIONS.c.message_count), 0)).where(*conditions)
     chosen, held = db.core.execute(found.select_from(SESSIONS), values).one()
     return chosen, held
@@ -56,7 +57,7 @@ def chosen(db: Transaction, wanted: SessionFilter) -> Iterator[tuple[int, Sessio
     after = 0
     while rows := _page(db, wanted, after):
         for row in rows:
-            yield row[0], sessions.info(row, sessions.tags_of(db, row[0]))
+            yield row[0], sessions.info(row, sessions.tags_of(db, row[0]), at=db.now_text)
         after = rows[-1][0]
 
 
@@ -66,7 +67,7 @@ def named(db: Transaction, namespace: str, session_id: str) -> tuple[int, Sessio
     Raises:
         NotFoundError: There is none.
     """
-    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id)).fetchall()
+    rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id, db.now_text)).fetchall()
     if not rows:
         raise NotFoundError(session_id)
     key = rows[0][sessions.KEY]
@@ -82,7 +83,14 @@ def messages_of(db: Transaction, key: int, session_id: str) -> Iterator[Message]
         after = rows[-1][0]
 
 
-def put(db: Transaction, new: SessionInfo, given: Iterable[tuple[int, PreparedMessage]], *, on_conflict: OnConflict) -> Put:
+def put(
+    db: Transaction,
+    new: SessionInfo,
+    given: Iterable[tuple[int, PreparedMessage]],
+    *,
+    on_conflict: OnConflict,
+    on_expire: OnExpire,
+) -> Put:
     """Store a session as it is, with its messages under their seqs.
 
     Args:
@@ -90,13 +98,22 @@ def put(db: Transaction, new: SessionInfo, given: Iterable[tuple[int, PreparedMe
         new: Its attributes. Its `message_count` is not used; its `last_seq` is the least that the stored one has.
         given: Seqs, which must grow, and messages.
         on_conflict: What to do when there is a session of its name.
+        on_expire: What becomes of one whose life is over.
 
     Raises:
         ConflictError: There is a session of its name, and `on_conflict` is "fail".
-        InvalidInputError: The seqs do not grow, a dedupe key comes twice, or the session is open past its expiry.
+        InvalidInputError: The seqs do not grow, or a dedupe key comes twice.
         QuotaError: There are more messages than a session holds.
     """
+    if new.status != EXPIRED_STATUS and (new.pinned or new.status != OPEN_STATUS):
+        # An expiry is for open sessions that are not pinned; a file of another program may say otherwise.
+        new = replace(new, expires_at=None)
+    if new.status == OPEN_STATUS and new.expires_at is not None and new.expires_at <= db.now:
+        # Its life ended while it lay in the file.
+        new = replace(new, status=EXPIRED_STATUS, ended_at=new.expires_at)
     session_id = new.session_id
+    if sessions.find(db, new.namespace, session_id) is None:
+        lifecycle.free_name(db, new.namespace, session_id, on_expire)
     there = _key_of_same(db, new)
     if there is not None:
         if on_conflict == "fail":
@@ -104,26 +121,28 @@ def put(db: Transaction, new: SessionInfo, given: Iterable[tuple[int, PreparedMe
         if on_conflict == "skip":
             return Put(session_id, 0, skipped=True)
         if on_conflict == "replace":
-            lifecycle.remove(db, there)
+            removal.remove(db, there)
         else:
             session_id = _free_id(db, new)
-    _refuse_overdue(db, new)
     key = _insert(db, new, session_id)
-    held, last_seq = _insert_messages(db, key, given)
-    counters = {"message_count": held, "next_seq": max(new.last_seq, last_seq) + 1}
+    counters = _insert_messages(db, key, given)
+    held = counters["message_count"]
+    counters["next_seq"] = max(new.last_seq + 1, counters["next_seq"])
     db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(counters))
     return Put(session_id, held, replaced=there is not None and on_conflict == "replace")
 
 
 def _page(db: Transaction, wanted: SessionFilter, after: int) -> list[sa.Row[Any]]:
-    conditions, values = matching(wanted)
+    conditions, values = matching(db, wanted)
     found = sa.select(*_STORED_COLUMNS).where(SESSIONS.c.session_key > after, *conditions)
     return list(db.core.execute(found.order_by(SESSIONS.c.session_key).limit(_SESSIONS_A_PAGE), values))
 
 
 def _key_of_same(db: Transaction, new: SessionInfo) -> int | None:
     """The session that stands in the way. Expired ones share names; the same one is that which was made at the same instant."""
-    same = sa.and_(SESSIONS.c.status == _EXPIRED, SESSIONS.c.created_at == new.created_at) if new.status == _EXPIRED else IS_LIVE
+    same = HOLDS_NAME
+    if new.status == EXPIRED_STATUS:
+        same = sa.and_(SESSIONS.c.status == EXPIRED_STATUS, SESSIONS.c.created_at == new.created_at)
     found = sa.select(SESSIONS.c.session_key).where(
         SESSIONS.c.namespace == new.namespace, SESSIONS.c.session_id == new.session_id, same
     )
@@ -134,28 +153,24 @@ def _free_id(db: Transaction, new: SessionInfo) -> str:
     for number in count(2):
         suffix = f"-{number}"
         candidate = new.session_id[: MAX_ID_CHARS - len(suffix)].rstrip(" ") + suffix
-        if not db.driver.execute(sql.FIND_SESSION_KEY, (new.namespace, candidate)).fetchall():
+        if not db.driver.execute(sql.FIND_HOLDER, (new.namespace, candidate)).fetchall():
             return candidate
     raise AssertionError("numbers do not end")
 
 
-def _refuse_overdue(db: Transaction, new: SessionInfo) -> None:
-    if new.status == OPEN_STATUS and new.expires_at is not None and new.expires_at <= db.now:
-        raise InvalidInputError(
-            "expires_at", 'lies in the past though the session is open; an expired one has the status "expired"'
-        )
-
-
 def _insert(db: Transaction, new: SessionInfo, session_id: str) -> int:
     values = {name: getattr(new, name) for name in _SAME_VALUES}
+    values |= {"ttl_seconds": new.ttl, "max_age_seconds": new.max_age}
     values |= {"session_id": session_id, "metadata": new.metadata or None, "message_count": 0, "next_seq": 1}
     key: int = db.core.execute(sa.insert(SESSIONS).values(values).returning(SESSIONS.c.session_key)).scalar_one()
     sessions.add_tags(db, key, new.tags)
     return key
 
 
-def _insert_messages(db: Transaction, key: int, given: Iterable[tuple[int, PreparedMessage]]) -> tuple[int, int]:
-    now = clock.to_text(db.now)
+def _insert_messages(db: Transaction, key: int, given: Iterable[tuple[int, PreparedMessage]]) -> dict[str, Any]:
+    """Store messages, and tell what the session's row must say of them."""
+    now = db.now_text
+    asked_at = None
     base = messages.first_id(key)
     held = last = 0
     batch: list[tuple[Any, ...]] = []
@@ -164,13 +179,15 @@ def _insert_messages(db: Transaction, key: int, given: Iterable[tuple[int, Prepa
             raise QuotaError(f"a session holds at most {MAX_SEQ} messages", limit=MAX_SEQ)
         if seq <= last:
             raise InvalidInputError("seq", "must grow from message to message")
+        if message.role == ASKING_ROLE:
+            asked_at = message.created_at or now
         batch.append(message.row(base + seq, now, db.seed))
         held, last = held + 1, seq
         if len(batch) == _MESSAGES_A_PAGE:
             _insert_batch(db, batch)
             batch.clear()
     _insert_batch(db, batch)
-    return held, last
+    return {"message_count": held, "next_seq": last + 1, "asked_at": None if asked_at is None else clock.from_text(asked_at)}
 
 
 def _insert_batch(db: Transaction, rows: list[tuple[Any, ...]]) -> None:

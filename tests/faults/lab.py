@@ -29,7 +29,7 @@ import sessionstore
 from sessionstore.database import checkpoints
 
 # Loaded on demand by the package; a child should not spend its short life on importing.
-_QUERIES = ("catalog", "edits", "health", "lifecycle", "tool_calls")
+_QUERIES = ("catalog", "edits", "health", "changes", "tool_calls")
 _LAZY = ("aio", "diagnosis", "models", *(f"queries.{name}" for name in _QUERIES))
 _PR_SET_PTRACER = 0x59616D61
 _ANY_PROCESS = ctypes.c_ulong(-1)

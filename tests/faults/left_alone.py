@@ -26,11 +26,22 @@ CONVERSATION = b'{"messages": [{"role": "user", "content": "x"}]}\n'
 
 Call = Callable[[sessionstore.SessionStore], object]
 
+
+def time_a_block(store: sessionstore.SessionStore) -> None:
+    """A timer records when its block ends."""
+    with store.timer("x", strict=True):
+        pass
+
+
 # Every public name of SessionStore; the test fails for one that is not here.
 CALLS: dict[str, Call] = {
+    "activity": lambda store: store.activity(),
+    "agent": lambda store: store.agent("a"),
+    "agents": lambda store: store.agents(),
     "append": lambda store: store.append(CHAT, "user", "x"),
     "append_many": lambda store: store.append_many(CHAT, [{"role": "user", "content": "x"}]),
     "archive": lambda store: store.archive(CHAT),
+    "background": lambda store: store.background(interval=60).__enter__().stop(),
     "check": lambda store: store.check(CHAT),
     "clear": lambda store: store.clear(CHAT),
     "close": lambda store: store.in_namespace("other").close(),
@@ -40,23 +51,44 @@ CALLS: dict[str, Call] = {
     "doctor": lambda store: store.doctor(),
     "end": lambda store: store.end(CHAT),
     "export_file": lambda store: store.export_file(io.BytesIO()),
+    "failures": lambda store: store.failures(),
     "get": lambda store: store.get(CHAT),
     "import_file": lambda store: store.import_file(io.BytesIO(CONVERSATION), format="openai"),
     "in_namespace": lambda store: store.in_namespace("other").session("s"),
     "iterate": lambda store: list(store.iterate(CHAT)),
     "list": lambda store: store.list(tag="t"),
+    "log_activity": lambda store: store.log_activity("a", "x"),
     "messages": lambda store: store.messages(CHAT, last=3, keep_pairs=True),
     "namespace": lambda store: store.namespace,
     "namespaces": lambda store: store.namespaces(),
     "open_tool_calls": lambda store: store.open_tool_calls(CHAT),
+    "operations_overview": lambda store: store.operations_overview(),
+    "overview": lambda store: store.overview(bucket="day"),
     "pin": lambda store: store.pin(CHAT),
     "pop": lambda store: store.pop(CHAT),
+    "prune": lambda store: store.prune(max_sessions=100),
+    "quality": lambda store: store.quality(),
+    "query": lambda store: store.query("SELECT * FROM v_messages"),
+    "record": lambda store: store.record("x", 1),
+    "register_agent": lambda store: store.register_agent("a"),
+    "remaining": lambda store: store.remaining(CHAT),
     "rename": lambda store: (store.session("old"), store.rename("old", "renamed")),
+    "reopen": lambda store: store.reopen(CHAT),
     "repair": lambda store: store.repair(CHAT),
+    "response_times": lambda store: store.response_times(),
     "session": lambda store: store.session("another"),
+    "set_status": lambda store: store.set_status("a", "busy"),
+    "set_ttl": lambda store: store.set_ttl(CHAT, 3600),
+    "settings": lambda store: store.settings,
     "status": lambda store: store.status(),
+    "success_rates": lambda store: store.success_rates(),
+    "sweep": lambda store: (store.session("old", ttl=1e-6), store.sweep()),
     "tag": lambda store: store.tag(CHAT, "t"),
     "tags": lambda store: store.tags(),
+    "timer": time_a_block,
+    "tokens": lambda store: store.tokens(),
+    "touch": lambda store: store.touch(CHAT),
+    "track": lambda store: store.track("x")(len)("abc"),
     "truncate": lambda store: store.truncate(CHAT, after=1),
     "untag": lambda store: store.untag(CHAT, "t"),
     "update": lambda store: store.update(CHAT, title="x"),

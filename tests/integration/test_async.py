@@ -334,7 +334,7 @@ SAME_FACES = [
     pytest.param(sessionstore.SessionHandle, sessionstore.AsyncSessionHandle, set(), id="handle"),
 ]
 # What needs neither a file nor a wait stays a plain call.
-PLAIN = {"in_namespace", "namespace", "session_id", "store"}
+PLAIN = {"background", "in_namespace", "namespace", "session_id", "settings", "store", "timer", "track"}
 
 
 @pytest.mark.parametrize(("plain", "awaited", "extra"), SAME_FACES)

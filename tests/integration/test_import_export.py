@@ -33,12 +33,12 @@ from sessionstore import (
     StoreCorruptError,
 )
 from sessionstore.formats import native
+from sessionstore.inputs import LONGEST_LIFE
 from sessionstore.queries import transfer
 from sessionstore.rows import prepare
 from sessionstore.values import MAX_SEQ
 
 WHEN = datetime(2025, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
-LATER = datetime(9999, 1, 1, tzinfo=UTC)
 HELLO = {"role": "user", "content": "hello"}
 
 Everything = list[tuple[SessionInfo, list[dict[str, Any]]]]
@@ -204,10 +204,12 @@ details = st.fixed_dictionaries(
         "cache_read_tokens": counts,
         "reasoning_tokens": counts,
         "response_time_ms": st.floats(0, 1e18),
+        "elapsed_ms": st.floats(0, 1e18),
         "metadata": objects,
         "kind": names,
     },
 )
+lives = st.none() | st.floats(1e-3, LONGEST_LIFE)
 sessions = st.builds(
     SessionInfo,
     namespace=st.just("") | names,
@@ -228,8 +230,13 @@ sessions = st.builds(
     updated_at=instants,
     ended_at=st.none() | instants,
     archived_at=st.none() | instants,
-    expires_at=st.none() | instants,
-).map(lambda info: replace(info, expires_at=info.expires_at and max(info.expires_at, LATER)) if info.status == "open" else info)
+    expires_at=st.none() | st.datetimes(datetime(9000, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - the zone is given
+    ttl=lives,
+    max_age=lives,
+    tracked=st.booleans(),
+    feedback=st.none() | texts,
+    reported_message_count=st.none() | st.integers(0, (1 << 24) - 1),
+).map(lambda info: info if info.status == "open" and not info.pinned else replace(info, expires_at=None))
 histories = st.lists(st.tuples(st.integers(1, (1 << 24) - 1), message_dicts, details), max_size=4, unique_by=lambda entry: entry[0])
 
 
@@ -260,7 +267,7 @@ def test_random_sessions_survive_the_lossless_format() -> None:
 def put(store: SessionStore, info: SessionInfo, history: list[Any]) -> None:
     ordered = sorted(history, key=lambda entry: entry[0])
     messages = [(seq, prepare(message, max_bytes=10_000, **known)) for seq, message, known in ordered]
-    store._write(lambda db: transfer.put(db, info, messages, on_conflict="fail"))
+    store._write(lambda db: transfer.put(db, info, messages, on_conflict="fail", on_expire="keep"))
 
 
 def require_stored(store: SessionStore, info: SessionInfo, history: list[Any]) -> None:
@@ -349,8 +356,8 @@ def test_the_last_seq_of_a_session_is_the_last_one_after_an_import_too(store: Se
     assert info is not None
     message = prepare(HELLO, max_bytes=100)
     with pytest.raises(QuotaError):
-        store._write(lambda db: transfer.put(db, info, [(MAX_SEQ + 1, message)], on_conflict="replace"))
-    store._write(lambda db: transfer.put(db, info, [(MAX_SEQ, message)], on_conflict="replace"))
+        store._write(lambda db: transfer.put(db, info, [(MAX_SEQ + 1, message)], on_conflict="replace", on_expire="keep"))
+    store._write(lambda db: transfer.put(db, info, [(MAX_SEQ, message)], on_conflict="replace", on_expire="keep"))
     other.import_file(io.BytesIO(exported(store)))
     assert [message.seq for message in other.messages("s")] == [MAX_SEQ]
     with pytest.raises(QuotaError):
@@ -362,7 +369,7 @@ def test_expired_sessions_come_along_when_asked_for_and_only_once(store: Session
     info = store.get("s")
     assert info is not None
     expired = replace(info, status="expired", session_id="gone")
-    store._write(lambda db: transfer.put(db, expired, [(1, prepare(HELLO, max_bytes=100))], on_conflict="fail"))
+    store._write(lambda db: transfer.put(db, expired, [(1, prepare(HELLO, max_bytes=100))], on_conflict="fail", on_expire="keep"))
     data = exported(store, status="expired")
     assert other.import_file(io.BytesIO(data)).sessions == 1
     assert [info.session_id for info in other.list(status="expired")] == ["gone"]
@@ -374,27 +381,35 @@ def test_expired_sessions_come_along_when_asked_for_and_only_once(store: Session
     assert other.count(status="expired") == 1
 
 
-def test_an_open_session_past_its_expiry_is_refused(store: SessionStore, other: SessionStore) -> None:
-    store.session("s")
-    info = store.get("s")
-    assert info is not None
-    overdue, due = replace(info, expires_at=WHEN), replace(info, expires_at=LATER)
-    ended = replace(info, session_id="ended", status="completed", expires_at=WHEN)
-    header = native.header_line().encode()
-    with pytest.raises(InvalidInputError, match="line 2 of stdin: expires_at: lies in the past though the session is open"):
-        other.import_file(io.BytesIO(resealed([header, native.session_line(overdue).encode()])))
-    assert other.count(archived=None) == 0
-    lines = [native.session_line(one).encode() for one in (due, ended)]
-    assert other.import_file(io.BytesIO(resealed([header, *lines]))).sessions == 2
+def test_an_open_session_past_its_expiry_comes_in_expired(store: SessionStore, other: SessionStore) -> None:
+    """It ended when its life was over, not when the file was read."""
+    info = store.create("s")
+    lines = [native.session_line(replace(info, expires_at=WHEN)).encode()]
+    assert other.import_file(io.BytesIO(resealed([native.header_line().encode(), *lines]))).sessions == 1
+    assert other.get("s") is None
+    (expired,) = other.list(status="expired")
+    assert (expired.status, expired.ended_at, expired.expires_at) == ("expired", WHEN, WHEN)
+    assert other.create("s").last_seq == 0
+
+
+def test_an_expiry_that_a_session_cannot_have_is_left_out(store: SessionStore, other: SessionStore) -> None:
+    """Ended and pinned sessions do not expire, whatever a file says."""
+    ended, pinned = store.create("ended"), store.create("pinned", pinned=True)
+    given = [replace(ended, status="completed", expires_at=WHEN), replace(pinned, expires_at=WHEN)]
+    lines = [native.session_line(one).encode() for one in given]
+    other.import_file(io.BytesIO(resealed([native.header_line().encode(), *lines])))
+    for one in given:
+        assert other.get(one.session_id) == replace(one, expires_at=None)
 
 
 def test_a_refused_replacement_leaves_the_old_session(store: SessionStore) -> None:
     store.session("s").append("user", "old")
     info = store.get("s")
     assert info is not None
-    line = native.session_line(replace(info, expires_at=WHEN, message_count=0)).encode()
-    with pytest.raises(InvalidInputError, match="expires_at"):
-        store.import_file(io.BytesIO(resealed([native.header_line().encode(), line])), on_conflict="replace")
+    message = native.message_line(store.messages("s")[0])
+    lines = [native.session_line(replace(info, message_count=2)), message, message]
+    with pytest.raises(InvalidInputError, match="seq"):
+        store.import_file(io.BytesIO(resealed([each.encode() for each in (native.header_line(), *lines)])), on_conflict="replace")
     assert [message.text for message in store.messages("s")] == ["old"]
 
 

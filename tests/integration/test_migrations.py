@@ -104,16 +104,16 @@ def test_the_command_line_upgrades_and_downgrades(tmp_path: Path) -> None:
     assert left <= {upgrade.VERSION_TABLE, "sqlite_sequence"}
 
 
-# -- an upgrade in place: the real first revision, and one to come
+# -- an upgrade in place: the real revisions, and one to come
 
-REVISION_2 = """
+LATER_REVISION = """
 import os
 import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -123,9 +123,16 @@ def upgrade():
     op.add_column("messages", sa.Column("words", sa.Integer()))
     op.execute("UPDATE messages SET words = length(text)")
     {boom}
+    # SQLite renames no table while a view reads it.
+    connection = op.get_bind()
+    views = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view' ORDER BY rowid").all()
+    for name, _ in views:
+        op.execute("DROP VIEW " + name)
     # sessions is the parent of session_tags: with foreign keys on, its rebuild would delete the tags.
     with op.batch_alter_table("sessions", recreate="always") as batch:
         batch.add_column(sa.Column("mood", sa.String(16), server_default="calm", nullable=False))
+    for _, text in views:
+        connection.exec_driver_sql(text)
     {late_boom}
 
 
@@ -143,7 +150,7 @@ from sessionstore.database import upgrade
 
 folder, path = Path(sys.argv[1]), sys.argv[2]
 upgrade.migrations_folder = lambda: folder
-upgrade.HEAD_REVISION = "0002"
+upgrade.HEAD_REVISION = "0003"
 sql.COLUMNS["messages"] += ("words",)
 sql.COLUMNS["sessions"] += ("mood",)
 """
@@ -170,9 +177,9 @@ def later_version(folder: Path, *, boom: str = "", late_boom: str = "") -> Path:
     versions = folder / "versions"
     versions.mkdir(parents=True, exist_ok=True)
     (folder / "env.py").write_text((source / "env.py").read_text())
-    for revision in (source / "versions").glob("0001*.py"):
+    for revision in (source / "versions").glob("0*.py"):
         (versions / revision.name).write_text(revision.read_text())
-    (versions / "0002_later.py").write_text(REVISION_2.format(boom=boom or "pass", late_boom=late_boom or "pass"))
+    (versions / "0003_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
     return folder
 
 
@@ -201,7 +208,7 @@ def backups_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{upgrade.BACKUP_INFIX}*"))
 
 
-UPGRADED = {"revision": "0002", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
+UPGRADED = {"revision": "0003", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
 
 
 def test_an_older_file_is_upgraded_in_place_and_keeps_everything(old_store: Path, tmp_path: Path) -> None:
@@ -234,7 +241,7 @@ def test_only_the_newest_backup_is_kept_and_other_files_are_spared(old_store: Pa
     for path in (older, of_another):
         path.write_bytes(b"an older backup")
     run_later(OPEN, later_version(tmp_path / "later"), old_store)
-    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0001.db"]
+    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0002.db"]
     assert of_another.exists()
 
 
@@ -242,7 +249,7 @@ def test_an_empty_store_is_upgraded_without_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     sessionstore.open(path).close()
     program = "with sessionstore.open(path) as store: print(json.dumps(store.status().schema_revision))"
-    assert run_later(program, later_version(tmp_path / "later"), path) == "0002"
+    assert run_later(program, later_version(tmp_path / "later"), path) == "0003"
     assert backups_of(path) == []
 
 
@@ -326,7 +333,7 @@ def test_threads_upgrade_different_files_at_once(tmp_path: Path) -> None:
         make_store(path, f"text {number}")
     outcomes = run_later(UPGRADE_IN_THREADS, later_version(tmp_path / "later"), *files)
     assert outcomes == {str(path): [f"text {number}"] for number, path in enumerate(files)}
-    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0002"}
+    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0003"}
 
 
 def test_threads_make_different_files_at_once(tmp_path: Path) -> None:
@@ -371,7 +378,7 @@ def test_an_older_file_is_not_upgraded_if_told_so(old_store: Path, tmp_path: Pat
         f"DELETE FROM {upgrade.VERSION_TABLE}",
         f"INSERT INTO {upgrade.VERSION_TABLE} VALUES ('0000')",
         "DROP TABLE messages",
-        "ALTER TABLE sessions RENAME COLUMN title TO headline",
+        "ALTER TABLE store_info RENAME COLUMN created_at TO made_at",
     ],
 )
 def test_a_file_with_a_broken_schema_is_called_damaged(old_store: Path, damage: str) -> None:

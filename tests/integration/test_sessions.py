@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import FrozenClock
 
 import sessionstore
 from sessionstore import ConflictError, InvalidInputError, NotFoundError, SessionHandle, SessionInfo, SessionStore, clock
+from sessionstore.arguments import session_filter
+from sessionstore.database.transaction import Transaction
+from sessionstore.queries import catalog
 
 START = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
@@ -422,6 +426,62 @@ def test_times_are_inclusive_at_the_start_and_exclusive_at_the_end(mixed: Sessio
         assert ids(mixed.list(since=instant, until=instant + timedelta(microseconds=1), archived=None)) == [session_id]
 
 
+def test_pages_of_expired_sessions_are_the_same_whether_these_are_few_or_many(
+    store: SessionStore, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few are looked up by their expiry, many are met by going through all."""
+    for space in (store, store.in_namespace("other")):
+        for number in range(20):
+            space.create(f"s{number}", ttl=60 + number % 7, tags=["even"] if number % 2 == 0 else [], agent_id="a")
+            space.create(f"live{number}", ttl=600, agent_id="a")
+            frozen.go(number % 2)
+    frozen.go(50)
+    assert store.sweep(limit=9).expired == 9
+
+    def found(**filters: Any) -> list[str]:
+        names, cursor = [], None
+        while True:
+            page = store.list(status="expired", limit=3, cursor=cursor, **filters)
+            names += [info.session_id for info in page]
+            cursor = page.next_cursor
+            if cursor is None:
+                assert store.count(status="expired", **filters) == len(names)
+                return names
+
+    filters: list[dict[str, Any]] = [{}, {"tag": ["even"]}, {"agent_id": "a"}, {"pinned": False}]
+    few = [found(**each) for each in filters]
+    assert 9 < len(few[0]) == len(set(few[0])) <= 20
+    assert not any(name.startswith("live") for name in few[0])
+    assert set(few[1]) == {name for name in few[0] if int(name[1:]) % 2 == 0}
+    monkeypatch.setattr(catalog, "_FEW_OVER", range(0))
+    assert [found(**each) for each in filters] == few
+
+
+@pytest.mark.parametrize("few", catalog._OVER)
+def test_few_expired_sessions_are_found_by_their_indexes(store: SessionStore, few: str) -> None:
+    terms = (("expired", ""), *((("namespace", ""),) if few == "over here" else ()))
+    text, names = catalog._page_query(terms, few)
+    plan = store._read(lambda db: db.driver.execute("EXPLAIN QUERY PLAN " + text, ["2026-01-01"] * len(names)).fetchall())
+    steps = " ".join(row[-1] for row in plan)
+    assert "ix_sessions_expired" in steps
+    assert "ix_sessions_due (expires_at<?)" in steps
+    assert "sessions USING INTEGER PRIMARY KEY" in steps
+
+
+@pytest.mark.parametrize("filters", [{}, {"archived": None}, {"archived": True}, {"agent_id": "a"}])
+def test_open_sessions_are_counted_by_their_index(store: SessionStore, filters: dict[str, Any]) -> None:
+    statements: list[str] = []
+
+    def count(db: Transaction) -> list[str]:
+        db.driver.set_trace_callback(statements.append)
+        catalog.count(db, session_filter("", status="open", **filters))
+        db.driver.set_trace_callback(None)
+        return [row[-1] for row in db.driver.execute("EXPLAIN QUERY PLAN " + statements[-1])]
+
+    (step,) = store._read(count)
+    assert "ix_sessions_open" in step
+
+
 def test_expired_sessions_are_seen_only_if_asked_for(mixed: SessionStore, store_path: Path) -> None:
     expire(mixed, store_path, "a", "b")
     with sessionstore.open(store_path) as store:
@@ -632,6 +692,10 @@ def test_a_misspelt_argument_is_a_type_error_that_names_the_right_ones(store: Se
         lambda: store.list(tags="vip"),  # type: ignore[call-arg]
         lambda: store.create("x", user="alice"),  # type: ignore[call-arg]
         lambda: store.append("s", "user", "x", tokens=3),  # type: ignore[call-arg]
+        lambda: store.quality(session_id="s"),  # type: ignore[call-arg]
+        lambda: store.tokens(namespace="x"),  # type: ignore[call-arg]
+        lambda: store.timer("x", session="s"),  # type: ignore[call-arg]
+        lambda: store.track(name="x"),  # type: ignore[call-overload]
     ):
         with pytest.raises(TypeError, match=r"there is no argument .*; there are"):
             call()

@@ -27,7 +27,7 @@ EXAMPLES = [
     errors.NotFoundError("user-alice"),
     errors.ConflictError("user-alice", "there is a session 'user-alice' already"),
     errors.QuotaError("session 'user-alice' has no seq left", limit=16_777_215),
-    errors.SessionExpiredError("user-alice", "session 'user-alice' has expired"),
+    errors.SessionExpiredError("user-alice"),
     errors.StoreOpenError(PATH, "there is no such folder"),
     errors.NotADatabaseError(PATH, "is not an SQLite database"),
     errors.WrongKeyError(PATH, "looks encrypted"),

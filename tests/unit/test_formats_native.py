@@ -37,6 +37,11 @@ INFO = SessionInfo(
     ended_at=WHEN,
     archived_at=WHEN,
     expires_at=WHEN,
+    ttl=60.5,
+    max_age=3600.0,
+    tracked=True,
+    feedback="thanks",
+    reported_message_count=3,
 )  # fmt: skip
 DETAILS: dict[str, Any] = {
     "kind": "message",
@@ -48,6 +53,7 @@ DETAILS: dict[str, Any] = {
     "cache_read_tokens": 3,
     "reasoning_tokens": 4,
     "response_time_ms": 5.25,
+    "elapsed_ms": 6.5,
     "metadata": {},
     "created_at": WHEN,
 }
@@ -80,7 +86,7 @@ def test_a_session_of_nothing_but_needed_values_comes_back() -> None:
 
 def test_a_message_line_holds_every_detail_and_gives_it_back() -> None:
     line = message_line()
-    assert line.keys() == {"type", "seq", "message", *MessageDetails.__annotations__}
+    assert line.keys() == {"type", "seq", "message", "elapsed_ms", *MessageDetails.__annotations__}
     seq, prepared = native.message(json.loads(json.dumps(line)), max_bytes=100)
     assert seq == 5
     assert prepared == prepare({"role": "user", "content": "hi"}, max_bytes=100, **DETAILS)
@@ -126,12 +132,20 @@ def test_a_session_line_is_checked_like_an_argument(changes: dict[str, Any], fie
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("missing", sorted(SessionInfo.__annotations__))
+SINCE_REVISION_2 = {"ttl": None, "max_age": None, "tracked": False, "feedback": None, "reported_message_count": None}
+
+
+@pytest.mark.parametrize("missing", sorted(SessionInfo.__annotations__.keys() - SINCE_REVISION_2))
 def test_a_session_line_misses_nothing(missing: str) -> None:
     line = session_line()
     del line[missing]
     with pytest.raises(InvalidInputError, match=f"{missing}: is missing"):
         native.session(line)
+
+
+def test_a_session_line_of_the_first_revision_is_read() -> None:
+    line = {name: value for name, value in session_line().items() if name not in SINCE_REVISION_2}
+    assert native.session(line) == replace(INFO, **SINCE_REVISION_2)
 
 
 @pytest.mark.parametrize(

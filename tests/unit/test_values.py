@@ -25,8 +25,8 @@ from sessionstore import (
     ToolResult,
     clock,
 )
+from sessionstore.arguments import UNSET
 from sessionstore.rows import prepare
-from sessionstore.store import UNSET
 from sessionstore.values import MAX_SEQ
 
 SECRET = "the words of a user"

@@ -5,11 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from . import clock, content
+from .. import clock, content
 
 T = TypeVar("T")
+
+
+class AgentStatus(StrEnum):
+    """What an agent says of itself; "offline" is also what is said of one that was not heard of for long."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+    BUSY = "busy"
+    ERROR = "error"
+    OFFLINE = "offline"
+    INITIALIZING = "initializing"
+
+
+class ConversationQuality(IntEnum):
+    """How good a conversation was."""
+
+    EXCELLENT = 5
+    GOOD = 4
+    AVERAGE = 3
+    POOR = 2
+    VERY_POOR = 1
+
 
 SessionStatus = Literal["open", "completed", "failed", "expired"]
 EndStatus = Literal["completed", "failed"]
@@ -17,10 +40,20 @@ EndStatus = Literal["completed", "failed"]
 OPEN_STATUS: Final = "open"
 SESSION_STATUSES: Final = ("open", "completed", "failed", "expired")
 END_STATUSES: Final = ("completed", "failed")
+COMPLETED_STATUS: Final = "completed"
+EXPIRED_STATUS: Final = "expired"
+AGENT_STATUSES: Final = tuple(status.value for status in AgentStatus)
+ACTIVITY_KINDS: Final = ("registered", "status", "activity")
+OUTBOX_STATES: Final = ("pending", "sent", "dead", "erased")
 
 # A message's id packs its session's key and its seq, so that a session's messages lie side by side in the file.
 SEQ_BITS: Final = 24
 MAX_SEQ: Final = (1 << SEQ_BITS) - 1
+
+FIGURES: Final = frozenset(
+    {"input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens", "response_time_ms", "elapsed_ms"}
+)
+_TOLD: Final = FIGURES | {"model", "finish_reason"}
 
 
 class Message:
@@ -117,6 +150,11 @@ class Message:
         return self._fact("response_time_ms")  # type: ignore[no-any-return]
 
     @property
+    def elapsed_ms(self) -> float | None:
+        """Milliseconds since the user message that it answers, timed by the store where no `response_time_ms` was given."""
+        return self._fact("elapsed_ms")  # type: ignore[no-any-return]
+
+    @property
     def metadata(self) -> dict[str, Any] | None:
         """The caller's own notes about the message."""
         return self._fact("metadata")  # type: ignore[no-any-return]
@@ -125,6 +163,16 @@ class Message:
     def created_at(self) -> datetime:
         """When it was appended, in UTC."""
         return clock.from_text(self._row[6])
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether it says what it cost: tokens or time."""
+        facts = self._row[5]
+        return facts is not None and not FIGURES.isdisjoint(content.decoded(facts))
+
+    def figures(self) -> dict[str, Any]:
+        """What is known of its cost, by name: model, finish reason, tokens, times."""
+        return {name: value for name, value in content.decoded(self._row[5] or "{}").items() if name in _TOLD}
 
     def to_dict(self) -> dict[str, Any]:
         """The message dict as it was given, key for key, for a model or another program."""
@@ -158,6 +206,11 @@ class SessionInfo:
         last_seq: The seq that was given last, 0 if none was; grows with appends, stays when messages are removed.
         quality_score: 1 (very poor) to 5 (excellent), or None.
         expires_at: When it becomes invisible unless it is used or ended before; None means never.
+        ttl: Seconds that it lives without an append; None for ever.
+        max_age: Seconds that it lives altogether; None for ever.
+        tracked: Whether a tracker began it.
+        feedback: What the user said about it.
+        reported_message_count: How many messages it had, as its end told; `message_count` counts those that are stored.
     """
 
     namespace: str
@@ -179,6 +232,11 @@ class SessionInfo:
     ended_at: datetime | None
     archived_at: datetime | None
     expires_at: datetime | None
+    ttl: float | None = None
+    max_age: float | None = None
+    tracked: bool = False
+    feedback: str | None = field(default=None, repr=False)
+    reported_message_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +251,14 @@ class Page(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The rows of a statement, with the names of their columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +279,24 @@ class DeleteReceipt:
     def sessions(self) -> int:
         """How many sessions."""
         return len(self.session_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReceipt:
+    """What a sweep did.
+
+    Attributes:
+        expired: Sessions whose expiry it settled.
+        more: Whether it stopped at its limit while others were due.
+        busy: Whether it left the work to another sweeper that is at it.
+        deferred: Whether it did not trust the clock, which is far ahead of all that is stored; `sweep(now=...)` says that it is
+            right.
+    """
+
+    expired: int
+    more: bool = False
+    busy: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,9 +380,17 @@ class StoreStatus:
         journal_reason: Why that mode, and what keeps it safe.
         filesystem: The kind of file system, None if unknown.
         wal_bytes: The size of the write-ahead log.
+        overdue: Sessions past their expiry that no sweep has settled yet.
+        last_sweep_at: When a sweep last settled some.
+        remote: The remote that events are kept for, None if there is none.
+        outbox_pending: Events that wait for it.
         commits: Transactions committed by this process since it opened the file.
         writes: Writing calls in those transactions; more than `commits` when callers shared them.
         busy_waits: How often this process had to wait for another one.
+        metrics_lost: Times that a timer of this process measured and could not record.
+        sweeps: Passes of the background sweep in this process that looked for expired sessions.
+        sweep_failures: Passes that ended in an error.
+        sweeps_skipped: Passes that left the work to another sweeper, or did not trust the clock.
         warnings: What works with less than the usual guarantees.
     """
 
@@ -316,10 +408,18 @@ class StoreStatus:
     wal_bytes: int
     sessions: int
     messages: int
+    overdue: int
+    last_sweep_at: datetime | None
+    remote: str | None
+    outbox_pending: int
     commits: int
     writes: int
     checkpoints: int
     busy_waits: int
+    metrics_lost: int
+    sweeps: int
+    sweep_failures: int
+    sweeps_skipped: int
     warnings: tuple[str, ...]
 
 

@@ -1,0 +1,47 @@
+"""Removing sessions with all that belongs to them, in transactions that stay short. The hot path: compiled SQL only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from .. import sql
+from ..database.transaction import Transaction
+from ..values import MAX_SEQ, SEQ_BITS
+
+T = TypeVar("T")
+
+# So many rows are deleted in some ten milliseconds, for which other writers wait.
+MOST_MESSAGES: Final = 2_000
+# Free pages are used again by the next messages, so that some may stay.
+_SPARE_PAGES: Final = 1_000
+_PAGES_A_BATCH: Final = 200
+
+
+def remove(db: Transaction, key: int) -> int:
+    """Delete a session with its tags and messages, and return how many messages they were."""
+    below = key << SEQ_BITS
+    removed = db.driver.execute(sql.DELETE_MESSAGES, (below, below + MAX_SEQ + 1)).rowcount
+    db.driver.execute(sql.DELETE_SESSION, (key,))
+    return removed
+
+
+def give_back_space(db: Transaction) -> None:
+    """Return some of the pages that deleting freed to the file system; the file shrinks at the next checkpoint."""
+    free = db.driver.execute("PRAGMA freelist_count").fetchall()[0][0]
+    for _ in range(min(free - _SPARE_PAGES, _PAGES_A_BATCH)):
+        # The driver takes one step of this statement, and each step frees one page.
+        db.driver.execute("PRAGMA incremental_vacuum(1)").fetchall()
+
+
+def batches(found: Sequence[T], messages_of: Callable[[T], int], *, most: int) -> Iterator[Sequence[T]]:
+    """Sessions in parts that are removed in a transaction each: at most so many, and few messages unless one session has many."""
+    start = held = 0
+    for place, session in enumerate(found):
+        count = messages_of(session)
+        if place > start and (place - start >= most or held + count > MOST_MESSAGES):
+            yield found[start:place]
+            start, held = place, 0
+        held += count
+    if start < len(found):
+        yield found[start:]

@@ -1,0 +1,108 @@
+"""Which sessions are pruned: old ones, too many, too large together. Pinned ones never are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from operator import attrgetter
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from .. import clock
+from ..database.transaction import Transaction
+from ..values import MAX_SEQ, SEQ_BITS
+from . import removal
+from .dialect import as_stored
+from .statements import MESSAGES, SESSIONS
+
+# A batch holds the writer for some milliseconds.
+_BATCH: Final = 50
+# What tells whether a session was used or changed: a change counts the version on, an append the seqs, a touch moves the expiry.
+_AS_FOUND: Final = (SESSIONS.c.version, SESSIONS.c.next_seq, as_stored(SESSIONS.c.expires_at))
+_UPDATED_AT: Final = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
+_COLUMNS: Final = (SESSIONS.c.session_key, SESSIONS.c.session_id, SESSIONS.c.message_count, *_AS_FOUND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What stays: sessions changed within a time, at most so many, at most so many bytes of messages; the newest first."""
+
+    max_age: float | None = None
+    max_sessions: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surplus:
+    """A session that is to go, as it was when that was found; its expiry is a stored text."""
+
+    key: int
+    session_id: str
+    messages: int
+    version: int
+    next_seq: int
+    expires_at: str | None
+
+
+def surplus(db: Transaction, namespace: str, rules: Rules) -> list[Surplus]:
+    """The sessions that the rules leave no room for, whatever their status, last changed first."""
+    since = None if rules.max_age is None else clock.to_text(db.now - timedelta(seconds=rules.max_age))
+    if since is not None and rules == Rules(max_age=rules.max_age):
+        found = _sessions(namespace).where(SESSIONS.c.pinned.is_(False), sa.bindparam("since") > _UPDATED_AT)
+        return [Surplus(*row) for row in db.core.execute(found, {"since": since})]
+    return _beyond(db, namespace, rules, since)
+
+
+def _beyond(db: Transaction, namespace: str, rules: Rules, since: str | None) -> list[Surplus]:
+    """What goes by rules of which some depend on what stays."""
+    size_column = sa.literal_column("0") if rules.max_bytes is None else _size()
+    pinned = sa.type_coerce(SESSIONS.c.pinned, sa.Integer)
+    # Pinned ones first: they stay, so the others get the room that they leave.
+    found = _sessions(namespace, pinned, _UPDATED_AT, size_column, first=SESSIONS.c.pinned.desc())
+    going: list[Surplus] = []
+    kept = size = 0
+    for *session, is_pinned, updated_at, own_size in db.core.execute(found):
+        size_with = size + own_size
+        too_many = rules.max_sessions is not None and kept >= rules.max_sessions
+        too_large = rules.max_bytes is not None and size_with > rules.max_bytes
+        too_old = since is not None and updated_at < since
+        if (too_many or too_large or too_old) and not is_pinned:
+            going.append(Surplus(*session))
+        else:
+            kept, size = kept + 1, size_with
+    return going
+
+
+def batches(going: Sequence[Surplus]) -> Iterator[Sequence[Surplus]]:
+    """What goes, in the parts that are deleted in a transaction each."""
+    return removal.batches(going, attrgetter("messages"), most=_BATCH)
+
+
+def remove(db: Transaction, going: Sequence[Surplus]) -> list[Surplus]:
+    """Delete sessions, but those that were used or changed since, and return those that went."""
+    gone = []
+    for each in going:
+        found = sa.select(*_AS_FOUND).where(SESSIONS.c.session_key == each.key)
+        if db.core.execute(found).first() == (each.version, each.next_seq, each.expires_at):
+            removal.remove(db, each.key)
+            gone.append(each)
+    removal.give_back_space(db)
+    return gone
+
+
+def _sessions(namespace: str, *more: sa.ColumnElement[Any], first: sa.ColumnElement[Any] | None = None) -> sa.Select[Any]:
+    """The sessions of a namespace, last changed first."""
+    found = sa.select(*_COLUMNS, *more).where(SESSIONS.c.namespace == namespace)
+    order = (SESSIONS.c.updated_at.desc(), SESSIONS.c.session_key.desc())
+    return found.order_by(*(() if first is None else (first,)), *order)
+
+
+def _size() -> sa.ColumnElement[int]:
+    """The bytes of a session's messages: their texts and what stands beside them."""
+    first = SESSIONS.c.session_key.op("<<")(SEQ_BITS)
+    texts = (MESSAGES.c.text, sa.type_coerce(MESSAGES.c.extra, sa.Text), sa.type_coerce(MESSAGES.c.facts, sa.Text))
+    size = sum((sa.func.coalesce(sa.func.length(sa.cast(text, sa.LargeBinary)), 0) for text in texts), sa.literal(0))
+    in_session = sa.and_(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(MAX_SEQ))
+    return sa.select(sa.func.coalesce(sa.func.sum(size), 0)).where(in_session).scalar_subquery()

@@ -1,0 +1,90 @@
+"""How the calls of a store run: what every group of them stands on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from .. import inputs
+from ..config import StoreSettings
+from ..database.database import Database
+from ..database.registry import release
+from ..database.transaction import Work
+from ..errors import ClosedStoreError, ReadOnlyStoreError
+
+T = TypeVar("T")
+
+
+class Calls:
+    """A store without its calls: it opens, closes, and runs work in a snapshot or a transaction."""
+
+    def __init__(self, database: Database, settings: StoreSettings, *, parent: Calls | None = None) -> None:
+        self._database = database
+        self._settings = settings
+        self._parent = parent
+        self._closed = False
+        self._released = parent is not None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the calls work in."""
+        return self._settings.namespace
+
+    @property
+    def settings(self) -> StoreSettings:
+        """What the store was opened with."""
+        return self._settings
+
+    def in_namespace(self, namespace: str) -> Self:
+        """The same file, seen in another namespace. It closes with this store."""
+        settings = replace(self._settings, namespace=inputs.namespace(namespace))
+        return type(self)(self._database, settings, parent=self)
+
+    def close(self) -> None:
+        """Finish running calls and let go of the file. A second close does nothing.
+
+        Raises:
+            StoreBusyError: Another process held the file past the `busy_timeout`; close again to try again.
+        """
+        self._closed = True
+        if not self._released:
+            release(self._database, timeout=self._settings.busy_timeout)
+            self._released = True
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._database.name!r}, namespace={self._settings.namespace!r})"
+
+    # -- how calls run; the async face replaces these three
+
+    def _read(self, work: Work[T]) -> T:
+        self._require_open()
+        return self._database.read(work, timeout=self._settings.busy_timeout)
+
+    def _write(self, work: Work[T]) -> T:
+        self._require_writable()
+        settings = self._settings
+        return self._database.write(work, full=settings.durability == "full", timeout=settings.busy_timeout)
+
+    def _read_or_write(self, read: Work[T | None], write: Work[T]) -> T:
+        """Write only if there is nothing to read: a commit costs a sync of the disk."""
+        found = self._read(read)
+        return self._write(write) if found is None else found
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedStoreError
+        if self._parent is not None:
+            self._parent._require_open()  # noqa: SLF001 - a store of the same file
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        if self._settings.read_only:
+            raise ReadOnlyStoreError(self._database.name, "was opened with read_only=True")

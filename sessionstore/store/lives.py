@@ -1,0 +1,147 @@
+"""The calls about how long sessions live: touching, expiry, sweeps and retention."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from .. import inputs, queries
+from ..arguments import UNSET, Unset
+from ..errors import InvalidInputError
+from ..values import DeleteReceipt, SessionInfo, SweepReceipt
+from .calls import Calls
+from .sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..queries.retention import Rules, Surplus
+    from ..queries.sweeping import Batch
+
+
+class LifeCalls(Calls):
+    """Lives of sessions."""
+
+    def touch(self, session_id: str) -> SessionInfo:
+        """Begin the idle time of a session anew, as an append does.
+
+        Raises:
+            NotFoundError: There is no such session.
+            SessionExpiredError: It has expired.
+        """
+        wanted = inputs.identifier("session_id", session_id)
+        return self._write(lambda db: queries.lifecycle.touch(db, self.namespace, wanted))
+
+    def set_ttl(
+        self,
+        session_id: str,
+        ttl: float | timedelta | None | Unset = UNSET,
+        *,
+        max_age: float | timedelta | None | Unset = UNSET,
+    ) -> SessionInfo:
+        """Give a session another life. What is not named stays; None is for ever.
+
+        Args:
+            session_id: A live session.
+            ttl: Seconds (or a timedelta) without an append after which it expires, counted from now and from each append.
+            max_age: Seconds (or a timedelta) after its beginning at which it expires in any case.
+
+        Raises:
+            InvalidInputError: The session is older than `max_age`.
+            SessionExpiredError: It has expired.
+        """
+        wanted = inputs.identifier("session_id", session_id)
+        given = {"ttl": ttl, "max_age": max_age}
+        lives = {name: inputs.life(name, life) for name, life in given.items() if not isinstance(life, Unset)}
+        if not lives:
+            raise InvalidInputError("ttl", "or max_age must be given: nothing would change")
+        return self._write(lambda db: queries.changes.set_life(db, self.namespace, wanted, lives))
+
+    def remaining(self, session_id: str) -> float | None:
+        """Seconds until a session expires unless it is used; None for never. Asking does not use it.
+
+        Raises:
+            NotFoundError: There is no such session, or it has expired.
+        """
+        wanted = inputs.identifier("session_id", session_id)
+        return self._read(lambda db: queries.lifecycle.remaining(db, self.namespace, wanted))
+
+    def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
+        """Settle the expiry of all sessions that are due, in every namespace, and tell the remote of each.
+
+        They become "expired", or are deleted if the store was opened with `on_expire="delete"`. Each batch is one transaction.
+        One sweeper works on a file at a time, among all processes.
+
+        Args:
+            limit: At most so many sessions.
+            now: The present, if the clock is not to be asked. A clock that is more than sixty days ahead of what is stored is
+                believed only if it is given here; else the sweep defers.
+        """
+        left, at = sweep_arguments(limit, now)
+        if not self._any_due(at):
+            return NOTHING_DUE
+        sweep = Sweep(at, left)
+        while not sweep.count(self._sweep_batch(sweep)):
+            time.sleep(SWEEP_PAUSE)
+        return sweep.receipt()
+
+    def prune(
+        self,
+        *,
+        max_age: float | timedelta | None = None,
+        max_sessions: int | None = None,
+        max_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> DeleteReceipt:
+        """Delete the sessions of this namespace that are too old, too many or too large together; pinned ones stay.
+
+        Args:
+            max_age: Delete those that were not changed for so many seconds (or a timedelta).
+            max_sessions: Keep at most so many, the last changed ones.
+            max_bytes: Keep at most so many bytes of messages, likewise.
+            dry_run: Only tell what would go.
+
+        Sessions of every status count: open, ended, expired, archived. One that is used meanwhile stays. The remote is not told.
+        """
+        rules = _rules(max_age, max_sessions, max_bytes)
+        only_tell = inputs.flag("dry_run", dry_run)
+        going = self._surplus(rules)
+        if not only_tell:
+            going = [gone for batch in queries.retention.batches(going) for gone in self._remove_surplus(batch)]
+        return DeleteReceipt(
+            session_ids=tuple(dict.fromkeys(each.session_id for each in reversed(going))),
+            messages=sum(each.messages for each in going),
+            missing=(),
+            dry_run=only_tell,
+        )
+
+    def _any_due(self, at: datetime | None) -> bool:
+        return self._read(lambda db: queries.lifecycle.any_overdue(db, at or db.now))
+
+    def _sweep_batch(self, sweep: Sweep) -> Batch:
+        size, on_expire = sweep.next_size, self._settings.on_expire
+        return self._write(
+            lambda db: queries.sweeping.settle_batch(
+                db, sweeper=sweep.sweeper, at=sweep.at, limit=size, on_expire=on_expire, last=size == sweep.left
+            )
+        )
+
+    def _surplus(self, rules: Rules) -> list[Surplus]:
+        return self._read(lambda db: queries.retention.surplus(db, self.namespace, rules))
+
+    def _remove_surplus(self, going: Sequence[Surplus]) -> list[Surplus]:
+        return self._write(lambda db: queries.retention.remove(db, going))
+
+
+def _rules(max_age: float | timedelta | None, max_sessions: int | None, max_bytes: int | None) -> Rules:
+    from ..queries.retention import Rules
+
+    rules = Rules(
+        max_age=inputs.life("max_age", max_age),
+        max_sessions=inputs.optional_whole_number("max_sessions", max_sessions),
+        max_bytes=inputs.optional_whole_number("max_bytes", max_bytes),
+    )
+    if rules == Rules():
+        raise InvalidInputError("max_age", "or max_sessions or max_bytes must be given: nothing would go")
+    return rules

@@ -1,0 +1,65 @@
+"""A sweep under way: who sweeps, as of when, and how far it has come. Its drivers, sync and async, differ in how they pause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from .. import clock, inputs
+from ..values import SweepReceipt
+
+if TYPE_CHECKING:
+    from ..queries.sweeping import Batch
+
+# A batch holds the writer for a few milliseconds; in the pause before the next one others get their turn.
+SWEEP_BATCH: Final = 100
+SWEEP_PAUSE: Final = 0.002
+
+NOTHING_DUE: Final = SweepReceipt(expired=0)
+
+
+def sweep_arguments(limit: int | None, now: datetime | None) -> tuple[int | None, datetime | None]:
+    """Check the arguments of a sweep."""
+    return inputs.optional_whole_number("limit", limit, least=1), inputs.optional_instant("now", now)
+
+
+@dataclass(slots=True)
+class Sweep:
+    """The state of one sweep.
+
+    Attributes:
+        at: The present that the caller gave; None for the clock's.
+        left: How many sessions it may still settle; None for all.
+        expired: How many it has settled.
+        outcome: What became of its last batch.
+        sweeper: Who sweeps.
+    """
+
+    at: datetime | None
+    left: int | None
+    expired: int = 0
+    outcome: str = "done"
+    sweeper: str = field(default_factory=clock.new_id)
+
+    @property
+    def next_size(self) -> int:
+        """How many sessions the next batch may settle."""
+        return SWEEP_BATCH if self.left is None else min(SWEEP_BATCH, self.left)
+
+    def count(self, batch: Batch) -> bool:
+        """Take note of a batch; True if the sweep is over."""
+        self.expired += batch.settled
+        self.outcome = batch.outcome
+        if self.left is not None:
+            self.left -= batch.settled
+        return batch.outcome != "more" or self.left == 0
+
+    def receipt(self) -> SweepReceipt:
+        """What it did."""
+        return SweepReceipt(
+            expired=self.expired,
+            more=self.outcome == "more",
+            busy=self.outcome == "busy",
+            deferred=self.outcome == "deferred",
+        )
