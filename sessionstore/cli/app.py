@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Write CSV with a line of names.")]
+AsTable = Annotated[bool, typer.Option("--table", help="Write a table, as without any option.")]
 Agent = Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only those of this agent.")]
 User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only those of this user.")]
 Status = Annotated[
@@ -263,6 +265,59 @@ def _show(
     from .looking import show_session
 
     show_session(context.obj, session_id, last=last, as_json=json)
+
+
+@app.command(
+    "stats",
+    epilog="Examples:\n\n  sessionstore stats --since 7d --by day\n\n  sessionstore stats --agent helper --json",
+)
+def _stats(
+    context: typer.Context,
+    *,
+    agent: Agent = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help="What began since: 90m, 12h, 7d, 2w, a date or an ISO 8601 time."),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="What began before: as for --since.")] = None,
+    by: Annotated[
+        Literal["agent", "hour", "day", "week", "month"],
+        typer.Option("--by", help="A row for each agent, or each stretch of time."),
+    ] = "agent",
+    json: Annotated[bool, typer.Option("--json", help="Write all figures as one JSON object.")] = False,
+    as_csv: Csv = False,
+    as_table: AsTable = False,
+) -> None:
+    """Show how well agents work: success, quality, response times, tokens."""
+    from .figures import form_of, show_stats
+
+    form = form_of(as_json=json, as_csv=as_csv, as_table=as_table)
+    show_stats(context.obj, agent=agent, since=since, until=until, by=by, form=form)
+
+
+@app.command(
+    "query",
+    epilog='Examples:\n\n  sessionstore query "SELECT * FROM v_success_daily"\n\n'
+    '  sessionstore query "SELECT * FROM v_messages WHERE agent_id = :agent" --param agent=helper --csv\n\n'
+    "The views are described in docs/schema.md.",
+)
+def _query(
+    context: typer.Context,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT. - reads it from stdin.")],
+    *,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="The value of :NAME in the SQL. May be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write a JSON object a row.")] = False,
+    as_csv: Csv = False,
+    as_table: AsTable = False,
+) -> None:
+    """Run SQL that only reads: over the views v_sessions, v_messages, v_success_daily and others, or the tables."""
+    from .figures import form_of, run_query
+
+    form = form_of(as_json=json, as_csv=as_csv, as_table=as_table)
+    run_query(context.obj, sql, parameters=param or [], limit=limit, form=form)
 
 
 @app.command(

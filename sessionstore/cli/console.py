@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, RenderableType
@@ -108,7 +109,7 @@ def counted(number: int, noun: str) -> str:
 
 def plain(value: Any) -> dict[str, Any]:
     """A value object as JSON has it."""
-    return asdict(value)
+    return {name: field.isoformat() if isinstance(field, datetime) else field for name, field in asdict(value).items()}
 
 
 @contextmanager

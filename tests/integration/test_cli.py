@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +27,7 @@ from sessionstore.cli.looking import Choice
 from sessionstore.cli.moving import upgrade
 from sessionstore.database.upgrade import BACKUP_INFIX
 
-VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "import", "export", "upgrade")
+VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "stats", "query", "import", "export", "upgrade")
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
 EVIL = "[bold]hi[/bold] \x1b[31mred\x1b]0;title\x07 \x9b5m \u202egnp.exe\rover :smile: \x7f"
 
@@ -133,7 +137,9 @@ def test_path_follows_the_environment_and_url(filled: Shell) -> None:
     assert told == {"path": str(filled.store), "exists": True, "size_bytes": filled.store.stat().st_size}
 
 
-@pytest.mark.parametrize("verb", [["status"], ["doctor"], ["sessions"], ["show", "s"], ["export"], ["upgrade"]])
+@pytest.mark.parametrize(
+    "verb", [["status"], ["doctor"], ["sessions"], ["show", "s"], ["stats"], ["query", "SELECT 1"], ["export"], ["upgrade"]]
+)
 def test_reading_verbs_create_no_store(shell: Shell, verb: Sequence[str]) -> None:
     run = shell(*verb)
     assert run.code == 1
@@ -543,6 +549,117 @@ def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 1
+
+
+# -- stats and query
+
+
+@pytest.fixture
+def told(shell: Shell) -> Shell:
+    """Two agents, one conversation of each ended well, one failed, with an answer of 420 ms."""
+    with sessionstore.open(shell.store) as store:
+        for session_id, agent_id in (("a", "helper"), ("b", "helper"), ("c", "other")):
+            store.session(session_id, agent_id=agent_id).append("user", "q")
+        store.append("a", "assistant", "x", model="m-1", response_time_ms=420, input_tokens=12, output_tokens=3)
+        store.end("a", quality_score=4)
+        store.end("b", "failed", error="\x1b[31mboom")
+        store.end("c", quality_score=2)
+    return shell
+
+
+def test_stats_tells_all_and_each_agent(told: Shell) -> None:
+    lines = [line.split() for line in told("stats").out.splitlines()]
+    assert lines[0][:4] == ["agent", "conversations", "completed", "failed"]
+    assert lines[1] == ["(all)", "3", "2", "1", "0", "0", "0.6667", "3", "1", "420", "420", "12", "3"]
+    assert [line[0] for line in lines[2:]] == ["helper", "other"]
+    only = told("stats", "--agent", "other", "--csv").out.splitlines()
+    assert only[1:] == ["(all),1,1,0,0,0,1.0,2.0,0,,,0,0", "other,1,1,0,0,0,1.0,2.0,0,,,0,0"]
+
+
+def test_stats_as_json_is_the_overview(told: Shell) -> None:
+    with sessionstore.open(told.store) as store:
+        assert told("stats", "--json").json == json.loads(json.dumps(store.overview()))
+
+
+@pytest.mark.parametrize("by", ["hour", "day", "week", "month"])
+def test_stats_by_time_adds_up(told: Shell, by: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(told("stats", "--by", by, "--csv").out)))
+    assert sum(int(row["conversations"]) for row in rows) == 3
+    assert sum(int(row["answers"]) for row in rows) == 1
+    assert all(row[by].startswith("20") for row in rows)
+
+
+def test_stats_of_nothing_says_so(told: Shell) -> None:
+    run = told("stats", "--until", "2001-01-01")
+    assert (run.code, run.out) == (0, "")
+    assert "nothing was recorded" in run.err
+    assert told("stats", "--since", "yesterday").code == 2
+
+
+QUERY = "SELECT session_id, quality_score, error FROM v_sessions ORDER BY session_id"
+
+
+def test_query_writes_a_table_json_lines_or_csv(told: Shell) -> None:
+    table = told("query", QUERY).out.splitlines()
+    assert table[0].split() == ["session_id", "quality_score", "error"]
+    assert table[2].split() == ["b", "\\x1b[31mboom"]
+    assert told("query", QUERY, "--table").out.splitlines() == table
+    rows = [json.loads(line) for line in told("query", QUERY, "--json").out.splitlines()]
+    assert rows[0] == {"session_id": "a", "quality_score": 4, "error": None}
+    assert list(csv.reader(io.StringIO(told("query", QUERY, "--csv").out)))[3] == ["c", "2", ""]
+
+
+def test_query_takes_parameters_a_limit_and_stdin(told: Shell) -> None:
+    by_agent = "SELECT session_id FROM v_sessions WHERE agent_id = :agent ORDER BY 1"
+    assert told("query", by_agent, "--param", "agent=helper", "--csv").out == "session_id\na\nb\n"
+    assert told("query", by_agent, "--param", "agent=' OR 1=1 --", "--csv").out == "session_id\n"
+    assert told("query", QUERY, "--limit", "1", "--csv").out.count("\n") == 2
+    assert told("query", "-", "--csv", stdin=b"SELECT 1 AS one").out == "one\n1\n"
+    assert told("query", "SELECT x'00ff' AS bytes", "--json").json == {"bytes": "00ff"}
+
+
+def test_query_as_json_has_every_column_and_number(told: Shell) -> None:
+    twice = told("query", "SELECT 1 AS a, 2 AS a", "--json")
+    assert twice.code == 2
+    require_one_error_line(twice)
+    assert "AS" in twice.err
+    assert told("query", "SELECT 1e999 AS x, -1e999 AS y", "--json").json == {"x": "inf", "y": "-inf"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_an_endless_query_ends_with_ctrl_c(told: Shell) -> None:
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    command = [sys.executable, "-m", "sessionstore", "--store", str(told.store), "query", endless]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        for _ in range(100):
+            time.sleep(0.2)
+            running.send_signal(signal.SIGINT)
+            if running.poll() is not None:
+                break
+        assert running.wait(20) != 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM sessions", "INSERT INTO session_tags VALUES (1, 'x')", "DROP TABLE sessions", "ATTACH 'x.db' AS x",
+     "PRAGMA query_only=OFF", "PRAGMA journal_mode=DELETE", "CREATE TABLE t (x)", "SELECT 1; DELETE FROM sessions",
+     "VACUUM INTO 'copy.db'", "WITH x AS (SELECT 1) DELETE FROM sessions", "nonsense", ""],
+)  # fmt: skip
+def test_query_refuses_what_does_not_only_read(told: Shell, statement: str) -> None:
+    run = told("query", statement)
+    assert run.code == 2
+    require_one_error_line(run)
+    with sessionstore.open(told.store) as store:
+        assert store.count() == 3
+    assert sorted(path.name for path in told.folder.iterdir() if path.suffix == ".db") == [told.store.name]
+
+
+def test_query_and_stats_write_one_form(told: Shell) -> None:
+    for verb in (["query", QUERY], ["stats"]):
+        run = told(*verb, "--json", "--csv")
+        assert run.code == 2
+        require_one_error_line(run)
+    assert told("query", QUERY, "--param", "agent").code == 2
 
 
 # -- the store's options behind the verb
