@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import appending, concurrency, layouts, listing, processes, reading, starting
+from . import appending, concurrency, conversations, layouts, listing, percentiles, processes, reading, starting, sweeping
 from .bench import Item
 
 ITEMS: tuple[Item, ...] = (
@@ -11,6 +11,9 @@ ITEMS: tuple[Item, ...] = (
     *processes.ITEMS,
     *reading.ITEMS,
     *listing.ITEMS,
+    *conversations.ITEMS,
+    *sweeping.ITEMS,
+    *percentiles.ITEMS,
     *starting.ITEMS,
     *layouts.ITEMS,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import sessionstore
 
 from .bench import Bench, Item, Row, Target
-from .raw import NEW_SESSION, RawStore, insert_into, sql
+from .raw import NEW_SESSION, RawStore, insert_into, sql, stored, stored_now
 from .timing import Figure, Side, repeated
 
 _PAGE_MS = Target(1.0, of="store")
@@ -24,7 +24,7 @@ _KINDS = 100
 _RARE = 60
 _FIRST_CHANGE = datetime(2026, 1, 1, tzinfo=UTC)
 
-_SHOWN = "namespace = '' AND status != 'expired' AND archived_at IS NULL"
+_SHOWN = "namespace = '' AND status != 'expired' AND (expires_at IS NULL OR ? < expires_at) AND archived_at IS NULL"
 _HAS_TAG = "EXISTS (SELECT 1 FROM session_tags WHERE session_tags.session_key = sessions.session_key AND tag = ?)"
 
 
@@ -117,7 +117,7 @@ def _fill(path: Path, sessions: int) -> None:
 
 
 def _session(number: int) -> tuple[Any, ...]:
-    changed = (_FIRST_CHANGE + timedelta(seconds=number)).replace(tzinfo=None).isoformat(" ", "microseconds")
+    changed = stored(_FIRST_CHANGE + timedelta(seconds=number))
     metadata = json.dumps({"project": f"p-{number // 11 % _KINDS}", "channel": "desktop"}, separators=(",", ":"))
     return ("", f"session-{number:07}", f"user-{number // 7 % _KINDS}", f"agent-{number % _KINDS}", f"Session {number}", "open",
             0, metadata, 1, 2, 3, changed, changed)  # fmt: skip
@@ -134,7 +134,7 @@ def _raw_page(raw: RawStore, wish: Filter, size: int) -> Side:
     )
 
     def read(_: int) -> None:
-        rows = raw.connection.execute(page, wish.parameters).fetchall()
+        rows = raw.connection.execute(page, (stored_now(), *wish.parameters)).fetchall()
         keys = [row[0] for row in rows[:size]]
         tags = f"SELECT session_key, tag FROM session_tags WHERE session_key IN ({', '.join('?' * len(keys))})"
         raw.connection.execute(tags, keys).fetchall()
@@ -144,7 +144,7 @@ def _raw_page(raw: RawStore, wish: Filter, size: int) -> Side:
 
 def _raw_count(raw: RawStore, wish: Filter) -> Side:
     count = f"SELECT count(*) FROM sessions WHERE {_where(wish)}"
-    return repeated(lambda _: raw.connection.execute(count, wish.parameters).fetchall())
+    return repeated(lambda _: raw.connection.execute(count, (stored_now(), *wish.parameters)).fetchall())
 
 
 def _store_call(call: Callable[..., object], arguments: dict[str, Any]) -> Side:

@@ -10,6 +10,7 @@ import pstats
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _READS = 100
 _LISTS = 300
 _MESSAGES = 1_000
 _SESSIONS = 2_000
+_CONVERSATIONS = 3_000
+_DUE = 20_000
 _MAKE = "import sys, sessionstore; sessionstore.open(sys.argv[1]).session('session')"
 
 Work = Callable[[], object]
@@ -87,6 +90,39 @@ def _list(path: Path) -> tuple[Work, Work]:
     return work, store.close
 
 
+def _conversations(path: Path) -> tuple[Work, Work]:
+    import sessionstore
+
+    from .conversations import tracker_of
+
+    store = sessionstore.open(path, durability="normal")
+    tracker = tracker_of(store)
+    tracker.end_conversation(tracker.start_conversation("agent"))
+
+    def work() -> None:
+        for _ in range(_CONVERSATIONS):
+            tracker.end_conversation(tracker.start_conversation("agent"), quality_score=4)
+
+    return work, store.close
+
+
+def _sweep(path: Path) -> tuple[Work, Work]:
+    import sessionstore
+
+    from .bench import Bench
+    from .crowd import crowd
+    from .scale import QUICK
+
+    found = crowd(Bench(path.parent, replace(QUICK, crowd=2 * _DUE)))
+    store = sessionstore.open(found.copy(path.parent, path.stem))
+    store.sweep(now=found.due_at(1))
+
+    def work() -> None:
+        store.sweep(now=found.due_at(_DUE))
+
+    return work, store.close
+
+
 def _open(path: Path) -> tuple[Work, Work]:
     # In a process of its own: making the file here would import what is to be seen.
     subprocess.run([sys.executable, "-c", _MAKE, str(path)], check=True)
@@ -105,4 +141,11 @@ def _open(path: Path) -> tuple[Work, Work]:
     return work, finish
 
 
-SUBJECTS: dict[str, Callable[[Path], tuple[Work, Work]]] = {"append": _append, "read": _read, "list": _list, "open": _open}
+SUBJECTS: dict[str, Callable[[Path], tuple[Work, Work]]] = {
+    "append": _append,
+    "read": _read,
+    "list": _list,
+    "open": _open,
+    "conversations": _conversations,
+    "sweep": _sweep,
+}

@@ -13,16 +13,18 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-_SEQ_BITS = 24
+T = TypeVar("T")
+
+SEQ_BITS = 24
 # As many bytes in the row as a real checksum has.
-_NO_CHECKSUM = 0x7FFFFFFF
-_NAMESPACE = ""
+NO_CHECKSUM = 0x7FFFFFFF
+NAMESPACE = ""
 NEW_SESSION = ("namespace", "session_id", "user_id", "agent_id", "title", "status", "pinned", "metadata", "version",
                "message_count", "next_seq", "created_at", "updated_at")  # fmt: skip
 _ALL = -1
@@ -64,11 +66,15 @@ class RawStore:
         path: The file.
         durability: "full" or "normal".
         retry: Try again after a short random sleep when another process writes, instead of waiting in SQLite.
+
+    Attributes:
+        connection: The connection.
+        turn: What threads that share the connection hold while they write.
     """
 
     def __init__(self, path: Path, *, durability: str = "full", retry: bool = False) -> None:
         self._retry = retry
-        self._lock = threading.Lock()
+        self.turn = threading.Lock()
         self.connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         settings = ["journal_mode=WAL", f"synchronous={durability}", "foreign_keys=ON", "secure_delete=ON"]
         if retry:
@@ -89,7 +95,7 @@ class RawStore:
     def session(self, session_id: str) -> None:
         """Make a session if there is none."""
         now = stored_now()
-        values = (_NAMESPACE, session_id, None, None, None, "open", 0, None, 1, 0, 1, now, now)
+        values = (NAMESPACE, session_id, None, None, None, "open", 0, None, 1, 0, 1, now, now)
         self.connection.execute(f"{insert_into('sessions', NEW_SESSION)} ON CONFLICT DO NOTHING", values)
 
     def append(self, session_id: str, messages: Sequence[dict[str, str]]) -> None:
@@ -102,32 +108,41 @@ class RawStore:
 
     def append_in_turn(self, session_id: str, messages: Sequence[dict[str, str]]) -> None:
         """As `append`, for threads that share the connection."""
-        with self._lock:
+        with self.turn:
             self.append(session_id, messages)
+
+    def transaction(self, work: Callable[[], T]) -> T:
+        """Do the work in one transaction."""
+        self._begin()
+        try:
+            result = work()
+            self.connection.execute("COMMIT")
+            return result
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
 
     def decoded(self, session_id: str, last: int = _ALL) -> list[Any]:
         """The newest messages that were stored as JSON, oldest first."""
-        ((key, _),) = self.connection.execute(sql.FIND_SESSION_KEY, (_NAMESPACE, session_id)).fetchall()
-        bounds = (key << _SEQ_BITS, (key + 1) << _SEQ_BITS)
+        ((key, _),) = self.connection.execute(sql.FIND_SESSION_KEY, (NAMESPACE, session_id, stored_now())).fetchall()
+        bounds = (key << SEQ_BITS, (key + 1) << SEQ_BITS)
         rows = self.connection.execute(_HISTORY, (*bounds, last)).fetchall()
         rows.reverse()
         return [json.loads(row[0]) for row in rows]
 
     def _append(self, session_id: str, bodies: Sequence[tuple[str, str]]) -> None:
-        execute = self.connection.execute
+        self.transaction(lambda: self._insert(session_id, bodies))
+
+    def _insert(self, session_id: str, bodies: Sequence[tuple[str, str]]) -> None:
         now = stored_now()
         count = len(bodies)
-        self._begin()
-        try:
-            ((key, next_seq),) = execute(sql.RESERVE_SEQS, (count, count, now, _NAMESPACE, session_id)).fetchall()
-            first = (key << _SEQ_BITS) + next_seq - count
-            rows = [_message_row(first + place, role, text, now) for place, (role, text) in enumerate(bodies)]
-            self.connection.executemany(sql.INSERT_MESSAGE, rows)
-            execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:
-                execute("ROLLBACK")
-            raise
+        asked_at = now if any(role == "user" for role, _ in bodies) else None
+        place = (count, count, now, asked_at, NAMESPACE, session_id, now)
+        ((key, next_seq, *_),) = self.connection.execute(sql.RESERVE_SEQS, place).fetchall()
+        first = (key << SEQ_BITS) + next_seq - count
+        rows = [_message_row(first + at, role, text, now) for at, (role, text) in enumerate(bodies)]
+        self.connection.executemany(sql.INSERT_MESSAGE, rows)
 
     def _begin(self) -> None:
         while True:
@@ -153,10 +168,15 @@ def _message_row(identity: int, role: str, text: str, now: str) -> list[Any]:
     row[_PLAIN["role"]] = role
     row[_PLAIN["text"]] = text
     row[_PLAIN["created_at"]] = now
-    row[_PLAIN["crc"]] = _NO_CHECKSUM
+    row[_PLAIN["crc"]] = NO_CHECKSUM
     return row
 
 
 def stored_now() -> str:
     """The present in the form in which the store keeps it."""
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return stored(datetime.now(UTC))
+
+
+def stored(instant: datetime) -> str:
+    """An instant of UTC in the form in which the store keeps it."""
+    return instant.replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -37,6 +37,17 @@ ROWS = {
         "page of 2 from the middle, 400 sessions", "growth from 200 to 400 sessions",
         "count of 400 sessions by no filter", "count of 400 sessions by agent",
     ),
+    "conversations": (
+        "start and end a conversation, FULL", "start and end a conversation, NORMAL",
+        "start and end a conversation, with a remote, FULL", "start and end a conversation, with a remote, NORMAL",
+    ),
+    "sweep": (
+        "sweep 20 of 900 sessions, FULL", "sweep 20 of 900 sessions, NORMAL", "sweep 250 at once, with a remote, FULL",
+        "worst append meanwhile", "worst append without a sweep, for as long", "p99 of the appends meanwhile",
+        "p99 of the appends without a sweep",
+    ),
+    "nothing-due": ("sweep of 900 sessions, none due",),
+    "percentiles": ("p50, p95, p99 of 90 messages of a day",),
     "start": (
         "python -c pass, spawn to end", "spawn to first append done, FULL", "import, open and first append",
         "resident memory after that",
@@ -132,7 +143,7 @@ def test_a_target_of_the_store_is_judged_by_its_figure_and_one_of_every_round_by
     assert bench.Row("work", "ms", None, figure).met is None
 
 
-@pytest.mark.parametrize("subject", ["append", "read", "list", "open"])
+@pytest.mark.parametrize("subject", ["append", "read", "list", "open", "conversations", "sweep"])
 def test_each_profile_shows_where_time_goes(tmp_path: Path, subject: str) -> None:
     ended = run("--trial", "--dir", str(tmp_path), "profile", subject)
     assert ended.returncode == 0, ended.stderr
