@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .arguments import UNSET, MessageDetails, NewMessage, SessionAttributes, SessionFilters
+from .arguments import UNSET, AnalyticsFilters, MessageDetails, NewMessage, SessionAttributes, SessionFilters, TimerOptions
 from .errors import (
     ClosedStoreError,
     ConfigError,
@@ -43,40 +43,74 @@ from .errors import (
 from .handle import SessionHandle
 from .opening import open
 from .store import SessionStore
+from .store.timing import AsyncTimer, Timer, Timing
+from .tracked_ids import SessionIdParts, parse_session_id
 from .values import (
+    AgentStatus,
     Check,
+    ConversationQuality,
     DeleteReceipt,
     Diagnosis,
     ExportReceipt,
     ImportReceipt,
     Message,
     Page,
+    QueryResult,
     SessionInfo,
     StoreStatus,
+    SweepReceipt,
     ToolCall,
     ToolCallReport,
     ToolResult,
 )
+from .values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
+from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
+from .values.conversations import Conversation, SessionStats
 
 if TYPE_CHECKING:
     from .aio import AsyncSessionHandle, AsyncSessionStore, aopen
+    from .background import AsyncBackground, Background
+    from .trackers import AgentOperationsTracker, AgentPerformanceTracker
 
     __version__: str
 
-_ASYNC_NAMES = ("AsyncSessionHandle", "AsyncSessionStore", "aopen")
+# What loads an event loop's libraries is loaded when it is asked for.
+_LAZY = {
+    "AgentOperationsTracker": "trackers",
+    "AgentPerformanceTracker": "trackers",
+    "AsyncBackground": "background",
+    "AsyncSessionHandle": "aio",
+    "AsyncSessionStore": "aio",
+    "Background": "background",
+    "aopen": "aio",
+}
 
 __all__ = [
     "UNSET",
+    "Activity",
+    "ActivityCounts",
+    "AgentConversations",
+    "AgentInfo",
+    "AgentOperationsTracker",
+    "AgentPerformanceTracker",
+    "AgentStatus",
+    "AnalyticsFilters",
+    "AsyncBackground",
     "AsyncSessionHandle",
     "AsyncSessionStore",
+    "AsyncTimer",
+    "Background",
     "Check",
     "ClosedStoreError",
     "ConfigError",
     "ConflictError",
+    "Conversation",
+    "ConversationQuality",
     "DeleteReceipt",
     "Diagnosis",
     "DiskFullError",
     "ExportReceipt",
+    "Failures",
     "ForeignDatabaseError",
     "ForkedStoreError",
     "ImportReceipt",
@@ -87,15 +121,22 @@ __all__ = [
     "NewMessage",
     "NotADatabaseError",
     "NotFoundError",
+    "OperationsOverview",
+    "Overview",
     "Page",
+    "QualityScores",
+    "QueryResult",
     "QuotaError",
     "ReadOnlyStoreError",
+    "ResponseTimes",
     "SchemaTooNewError",
     "SessionAttributes",
     "SessionExpiredError",
     "SessionFilters",
     "SessionHandle",
+    "SessionIdParts",
     "SessionInfo",
+    "SessionStats",
     "SessionStore",
     "SessionStoreError",
     "StoreBusyError",
@@ -104,6 +145,12 @@ __all__ = [
     "StoreOpenError",
     "StoreStatus",
     "StoreWarning",
+    "SuccessRates",
+    "SweepReceipt",
+    "Timer",
+    "TimerOptions",
+    "Timing",
+    "TokenUsage",
     "ToolCall",
     "ToolCallReport",
     "ToolResult",
@@ -113,14 +160,15 @@ __all__ = [
     "WrongKeyError",
     "aopen",
     "open",
+    "parse_session_id",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ASYNC_NAMES:
-        from . import aio
+    if name in _LAZY:
+        from importlib import import_module
 
-        globals().update({each: getattr(aio, each) for each in _ASYNC_NAMES})
+        globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
         return globals()[name]
     if name == "__version__":
         from importlib.metadata import version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, assert_type
 
@@ -10,19 +11,31 @@ import sessionstore
 from sessionstore import (
     AsyncSessionHandle,
     AsyncSessionStore,
+    AsyncTimer,
     DeleteReceipt,
     Diagnosis,
+    Failures,
     Message,
     NewMessage,
+    Overview,
     Page,
+    QueryResult,
+    ResponseTimes,
     SessionHandle,
     SessionInfo,
     SessionStore,
     StoreStatus,
+    SuccessRates,
+    Timer,
+    TokenUsage,
     ToolCall,
     ToolCallReport,
 )
 from sessionstore.values import ExportReceipt, ImportReceipt
+
+
+def shout(word: str) -> str:
+    return word
 
 
 def opening(path: Path) -> None:
@@ -69,6 +82,19 @@ def the_store(store: SessionStore) -> None:
     assert_type(store.open_tool_calls("s"), tuple[ToolCall, ...])
     assert_type(store.check("s"), ToolCallReport)
     assert_type(store.repair("s"), list[Message])
+    assert_type(store.success_rates(start_date=date(2026, 1, 1), bucket="day"), SuccessRates)
+    assert_type(store.response_times(session_id="s"), ResponseTimes)
+    assert_type(store.quality(agent_id="a")["overall"]["mean"], float | None)
+    assert_type(store.failures(limit=5, cursor=None), Failures)
+    assert_type(store.tokens(bucket="week"), TokenUsage)
+    assert_type(store.overview()["failures"]["next"], str | None)
+    assert_type(store.query("SELECT ?", (1,), limit=5), QueryResult)
+    store.quality(bucket="year")  # type: ignore[arg-type]
+    store.quality(session_id="s")  # type: ignore[call-arg]
+    assert_type(store.timer("x", session_id="s", strict=True), Timer)
+    assert_type(store.track("x", agent_id="a"), Timer)
+    assert_type(store.track(shout)("x"), str)
+    store.timer("x", session="s")  # type: ignore[call-arg]
     assert_type(store.import_file("a.jsonl"), ImportReceipt)
     assert_type(store.export_file(Path("a.jsonl")), ExportReceipt)
     store.session("s", colour="red")  # type: ignore[call-arg]
@@ -141,6 +167,12 @@ async def the_async_store(store: AsyncSessionStore) -> None:
     assert_type(await store.open_tool_calls("s"), tuple[ToolCall, ...])
     assert_type(await store.check("s"), ToolCallReport)
     assert_type(await store.repair("s"), list[Message])
+    assert_type(await store.overview(), Overview)
+    assert_type(await store.success_rates(agent_id="a", bucket="day"), SuccessRates)
+    assert_type(await store.query("SELECT :a", {"a": 1}), QueryResult)
+    assert_type(store.timer("x", strict=True), AsyncTimer)
+    assert_type(store.track(), AsyncTimer)
+    assert_type(store.track(shout)("x"), str)
     assert_type(await store.import_file("a.jsonl"), ImportReceipt)
     assert_type(await store.export_file("a.jsonl"), ExportReceipt)
     assert_type(await store.close(), None)

@@ -16,7 +16,7 @@ PACKAGE = Path(sessionstore.__file__).parent
 NAME = PACKAGE.name
 MOST_LINES = 450
 # Grown for a reason; everything else is split before it gets this long.
-LONGER = {"sessionstore.store": 600}
+LONGER: dict[str, int] = {}
 GENERATED = {"sessionstore.sql"}
 
 
@@ -31,12 +31,32 @@ TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()
 
 # From the ground up. A module may import its own floor and those below; a name ending in "." means a whole package.
 FLOORS: list[tuple[str, tuple[str, ...]]] = [
-    ("plain values", ("errors", "clock", "inputs", "config", "content", "values", "pairs", "arguments", "rows", "sql")),
+    (
+        "plain values",
+        (
+            "errors",
+            "clock",
+            "inputs",
+            "config",
+            "content",
+            "values.",
+            "pairs",
+            "periods",
+            "arguments",
+            "rows",
+            "sql",
+            "tracked_ids",
+            "masking",
+            "logs",
+            "remote.",
+        ),
+    ),
     ("the schema", ("models",)),
     ("the file", ("database.",)),
     ("queries", ("queries.",)),
     ("formats", ("formats.",)),
-    ("stores", ("store", "handle", "diagnosis", "opening", "waiting", "aio")),
+    ("stores", ("store.", "handle", "diagnosis", "opening", "waiting", "aio", "background")),
+    ("trackers", ("trackers.",)),
     ("the front door", ("",)),
     ("edges", ("cli.", "__main__")),
 ]
@@ -113,6 +133,14 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
     for module in MODULES:
         visit(module, ())
+
+
+def test_no_queries_import_each_other_in_a_circle_inside_of_functions() -> None:
+    queries = [module for module in MODULES if module.startswith(f"{NAME}.queries.")]
+    left = {module: {each for each in imports_of(module) if each in queries and each != module} for module in queries}
+    while free := {module for module, below in left.items() if not below}:
+        left = {module: below - free for module, below in left.items() if module not in free}
+    assert left == {}
 
 
 def test_the_exported_names_are_sorted_and_there() -> None:
