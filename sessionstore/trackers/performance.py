@@ -75,7 +75,7 @@ class AgentPerformanceTracker(Tracker):
 
         def start(db: Transaction) -> str:
             # The life may have been changed while the call waited.
-            return queries.tracking.start(db, agent, new if new.ttl == self._ttl else replace(new, ttl=self._ttl))
+            return queries.conversations.start(db, agent, new if new.ttl == self._ttl else replace(new, ttl=self._ttl))
 
         return self._record(
             start,
@@ -137,7 +137,7 @@ class AgentPerformanceTracker(Tracker):
         inputs.metadata(metadata)
         noted = dict(metadata or {})
         return self._record(
-            lambda db: conversation(queries.tracked.resume(db, namespace, wanted, noted)),
+            lambda db: conversation(queries.conversation_lives.resume(db, namespace, wanted, noted)),
             lambda _: self._tell("conversation_resumed", "a conversation was resumed", session_id=wanted),
         )
 
@@ -158,17 +158,19 @@ class AgentPerformanceTracker(Tracker):
             NotFoundError: It is not known here.
         """
         wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace
-        return self._look(lambda db: queries.tracked.remaining(db, namespace, wanted))
+        return self._look(lambda db: queries.conversation_lives.remaining(db, namespace, wanted))
 
     def get_session_info(self, session_id: str) -> Conversation | None:
         """What is known about a conversation, live or over; None if nothing is."""
         wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace
-        return self._look(lambda db: _conversation_or_none(queries.tracking.known(db, namespace, wanted)))
+        return self._look(lambda db: _conversation_or_none(queries.conversations.known(db, namespace, wanted)))
 
     def get_active_conversations(self, agent_id: str | None = None) -> list[Conversation]:
         """The conversations that are open and not expired, of an agent or of all, the newest first."""
         agent, namespace = inputs.optional_identifier("agent_id", agent_id), self._store.namespace
-        return self._look(lambda db: [conversation(info) for info in queries.tracked.active(db, namespace, agent_id=agent)])
+        return self._look(
+            lambda db: [conversation(info) for info in queries.conversation_lives.active(db, namespace, agent_id=agent)]
+        )
 
     def set_session_ttl(self, hours: float | None) -> int:
         """Give future conversations of this tracker another life, and all live ones that trackers began in this namespace.
@@ -182,7 +184,7 @@ class AgentPerformanceTracker(Tracker):
         ttl, namespace = inputs.life("hours", hours, unit=_HOUR), self._store.namespace
 
         def change(db: Transaction) -> int:
-            changed = queries.tracked.set_ttl(db, namespace, ttl)
+            changed = queries.conversation_lives.set_ttl(db, namespace, ttl)
             self._ttl = ttl
             return changed
 
@@ -204,7 +206,7 @@ class AgentPerformanceTracker(Tracker):
         """
         namespace, ttl = self._store.namespace, self._ttl
         minutes = self._interval / 60
-        return self._look(lambda db: queries.tracked.stats(db, namespace, ttl=ttl, interval_minutes=minutes))
+        return self._look(lambda db: queries.conversation_lives.stats(db, namespace, ttl=ttl, interval_minutes=minutes))
 
     # -- how well they go; periods are half open, a conversation belongs to the one in which it began
 
@@ -256,7 +258,7 @@ class AgentPerformanceTracker(Tracker):
             facts = {name: ended[name] for name in ("session_id", "agent_id", "status", "duration_seconds", "quality_score")}
             self._tell("conversation_ended", "a conversation ended", **facts)
 
-        return self._record(lambda db: conversation(queries.tracking.end(db, namespace, wanted, how)), told)
+        return self._record(lambda db: conversation(queries.conversations.end(db, namespace, wanted, how)), told)
 
     start_conversation_async = awaited(start_conversation)
     end_conversation_async = awaited(end_conversation)

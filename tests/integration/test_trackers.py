@@ -324,6 +324,17 @@ def test_another_ttl_changes_future_and_live_conversations_of_trackers_alike(
     assert perf.get_session_ttl_remaining(used) == 3_600
 
 
+def test_a_pinned_conversation_gets_the_new_ttl_and_lives_by_it_once_it_is_spared_no_longer(
+    perf: AgentPerformanceTracker, store: SessionStore
+) -> None:
+    session_id = perf.start_conversation("a")
+    store.pin(session_id)
+    assert perf.set_session_ttl(1) == 1
+    assert perf.get_session_ttl_remaining(session_id) is None
+    store.pin(session_id, False)
+    assert perf.get_session_ttl_remaining(session_id) == pytest.approx(3_600, abs=60)
+
+
 @pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf"), True, "10", 10**9])
 def test_a_wrong_ttl_is_refused(store: SessionStore, perf: AgentPerformanceTracker, hours: object) -> None:
     with pytest.raises(sessionstore.InvalidInputError, match="hours"):

@@ -13,7 +13,7 @@ from ..errors import NotFoundError
 from ..inputs import MAX_METADATA_BYTES, json_object
 from ..values import EXPIRED_STATUS, SessionInfo
 from ..values.conversations import SessionStats
-from . import changes, lifecycle, sessions, tracking
+from . import changes, conversations, lifecycle, sessions
 from .catalog import TAGS_AS_JSON
 from .dialect import as_stored, microseconds_since, sorted_part, whole_microseconds
 from .statements import IN_TIME, IS_OPEN, OVERDUE, SESSION_COLUMNS, SESSIONS
@@ -23,7 +23,8 @@ _HOUR: Final = 3_600.0
 _SECOND: Final = 1_000_000
 _TRACKED: Final = SESSIONS.c.tracked.is_(True)
 _LIFE: Final = tuple(
-    SESSIONS.c[name] for name in ("session_key", "created_at", "updated_at", "expires_at", "ttl_seconds", "max_age_seconds")
+    SESSIONS.c[name]
+    for name in ("session_key", "pinned", "created_at", "updated_at", "expires_at", "ttl_seconds", "max_age_seconds")
 )
 
 
@@ -54,7 +55,7 @@ def remaining(db: Transaction, namespace: str, session_id: str) -> float | None:
     Raises:
         NotFoundError: There is none, live or over.
     """
-    found = tracking.known(db, namespace, session_id)
+    found = conversations.known(db, namespace, session_id)
     if found is None:
         raise NotFoundError(session_id)
     if found.status == EXPIRED_STATUS:
@@ -89,12 +90,19 @@ def stats(db: Transaction, namespace: str, *, ttl: float | None, interval_minute
 def set_ttl(db: Transaction, namespace: str, ttl: float | None) -> int:
     """Give the live tracked conversations another idle time, which counts from their last use, and return how many they are."""
     mine = sa.and_(SESSIONS.c.namespace == namespace, _TRACKED)
-    found = sa.select(*_LIFE).where(mine, IS_OPEN, IN_TIME, SESSIONS.c.pinned.is_(False))
-    rows = db.core.execute(found, {"at": db.now_text}).all()
-    for row in rows:
-        expires_at = lifecycle.expiry(last_use(row), row.created_at, ttl, row.max_age_seconds)
-        values = {"ttl_seconds": ttl, "expires_at": expires_at}
-        db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == row.session_key).values(values))
+    rows = db.core.execute(sa.select(*_LIFE).where(mine, IS_OPEN, IN_TIME), {"at": db.now_text}).all()
+    lives = [
+        {
+            "key": row.session_key,
+            "ttl": ttl,
+            # A pinned one does not expire; its new life begins when it is spared no longer.
+            "ends": None if row.pinned else lifecycle.expiry(last_use(row), row.created_at, ttl, row.max_age_seconds),
+        }
+        for row in rows
+    ]
+    if lives:
+        changed: dict[str, Any] = {"ttl_seconds": sa.bindparam("ttl"), "expires_at": sa.bindparam("ends")}
+        db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == sa.bindparam("key")).values(changed), lives)
     return len(rows)
 
 
