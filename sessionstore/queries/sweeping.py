@@ -83,7 +83,8 @@ def _used_between() -> sa.Select[Any]:
     first = sa.select(sa.func.min(SESSIONS.c.namespace).label("name")).cte("spaces", recursive=True)
     following = sa.select(sa.func.min(SESSIONS.c.namespace)).where(SESSIONS.c.namespace > first.c.name).scalar_subquery()
     spaces = first.union_all(sa.select(following).where(first.c.name.is_not(None)))
-    then = sa.and_(sa.bindparam("since") <= SESSIONS.c.updated_at, sa.bindparam("until") > SESSIONS.c.updated_at)
+    # The column first: from it the parameters have their type, which stores instants as this library does.
+    then = sa.and_(SESSIONS.c.updated_at >= sa.bindparam("since"), SESSIONS.c.updated_at < sa.bindparam("until"))
     used = sa.exists().where(SESSIONS.c.namespace == spaces.c.name, then)
     return sa.select(sa.literal_column("1")).select_from(spaces).where(used).limit(1)
 
