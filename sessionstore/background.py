@@ -58,7 +58,10 @@ class _Housekeeping:
         receipt = await self._store.sweep()
         # A sweeper that was killed holds its lease for a while; its work need not wait for the next interval.
         self._pause = min(self._interval, _LEASE_SECONDS) if receipt.busy else self._interval
-        if receipt.deferred and self._clock_is_believed():
+        if not receipt.deferred:
+            # The next doubt is a new one: what ran evenly before it counts for nothing.
+            self._doubted = None
+        elif self._clock_is_believed():
             receipt = await self._store.sweep(now=clock.utc_now())
         self._tally.count("sweeps_skipped" if receipt.busy or receipt.deferred else "sweeps")
         if receipt.deferred:

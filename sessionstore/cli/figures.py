@@ -18,7 +18,8 @@ from .console import harmless, one_line, output, print_trimmed, say, write_json
 from .looking import moment
 
 if TYPE_CHECKING:
-    from ..store import SessionStore
+    from ..arguments import AnalyticsFilters
+    from ..values.answers import Overview
     from .app import Target
 
 Form = Literal["table", "json", "csv"]
@@ -31,10 +32,8 @@ _STATS: Final = ("conversations", "completed", "failed", "expired", "active", "s
 
 def form_of(*, as_json: bool, as_csv: bool, as_table: bool) -> Form:
     """The form that the options ask for, of which there may be one; a table without any."""
-    chosen: list[Form] = []
-    for wanted, form in ((as_json, "json"), (as_csv, "csv"), (as_table, "table")):
-        if wanted:
-            chosen.append(form)  # type: ignore[arg-type]
+    forms: tuple[tuple[bool, Form], ...] = ((as_json, "json"), (as_csv, "csv"), (as_table, "table"))
+    chosen = [form for wanted, form in forms if wanted]
     if len(chosen) > 1:
         raise typer.BadParameter("--json, --csv and --table exclude each other.")
     return chosen[0] if chosen else "table"
@@ -52,17 +51,18 @@ def run_query(target: Target, sql: str, *, parameters: Sequence[str], limit: int
 
 def show_stats(target: Target, *, agent: str | None, since: str | None, until: str | None, by: By, form: Form) -> None:
     """How well agents work: a row for all, and one for each agent or each stretch of time."""
-    period = {
+    filters: AnalyticsFilters = {
         "agent_id": agent,
         "start_date": None if since is None else moment(since, "--since"),
         "end_date": None if until is None else moment(until, "--until"),
+        "bucket": None if by == "agent" else by,
     }
     with target.open() as store:
-        if form == "json":
-            bucket = None if by == "agent" else by
-            write_json(store.overview(**period, bucket=bucket))  # type: ignore[arg-type]
-            return
-        rows = _by_agent(store, period) if by == "agent" else _by_time(store, period, by)
+        overview = store.overview(**filters)
+    if form == "json":
+        write_json(overview)
+        return
+    rows = _by_agent(overview) if by == "agent" else _by_time(overview, by)
     if not rows:
         say("nothing was recorded in this period", "dim")
         return
@@ -79,8 +79,7 @@ def _named(parameters: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _by_agent(store: SessionStore, period: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    overview = store.overview(**period)
+def _by_agent(overview: Overview) -> list[tuple[Any, ...]]:
     parts = (overview["success_rates"], overview["response_times"], overview["quality"], overview["tokens"])
     of_agent = [{figures["agent_id"]: figures for figures in part["agents"]} for part in parts]
     agents = list(dict.fromkeys(agent for part in of_agent for agent in part))
@@ -88,8 +87,7 @@ def _by_agent(store: SessionStore, period: Mapping[str, Any]) -> list[tuple[Any,
     return rows + [(agent or "(none)", *_stats(*(part.get(agent, {}) for part in of_agent))) for agent in agents]
 
 
-def _by_time(store: SessionStore, period: Mapping[str, Any], by: By) -> list[tuple[Any, ...]]:
-    overview = store.overview(**period, bucket=by)  # type: ignore[arg-type]
+def _by_time(overview: Overview, by: By) -> list[tuple[Any, ...]]:
     parts = (overview["success_rates"], overview["response_times"], overview["quality"], overview["tokens"])
     of_start = [{bucket["start"]: bucket["overall"] for bucket in part["buckets"]} for part in parts]
     starts = sorted({start for part in of_start for start in part})

@@ -152,6 +152,26 @@ def test_a_clock_far_ahead_is_believed_once_it_has_run_evenly_for_long(
         assert eventually(lambda: swept(store) == 1)
 
 
+def test_a_second_doubt_begins_anew(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that was wrong, right again, and is as wrong as before has not run evenly all that time."""
+    ahead = timedelta(days=3_653)
+    monkeypatch.setattr(background, "_BELIEVED_AFTER", timedelta(seconds=1))
+    store.session("due", ttl=60)
+    loop = background._Housekeeping(sessionstore.AsyncSessionStore(store), 60)
+
+    def one_pass(offset: timedelta, seconds: float) -> int:
+        monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) + offset)
+        monkeypatch.setattr(background.time, "monotonic", lambda: seconds)
+        anyio.run(loop._sweep)
+        return swept(store)
+
+    real = time.monotonic()
+    assert one_pass(ahead, real) == 0
+    assert one_pass(timedelta(0), real) == 0
+    assert one_pass(ahead, real + 2) == 0
+    assert one_pass(ahead, real + 4) == 1
+
+
 def test_a_clock_far_ahead_never_deletes_by_itself(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "_BELIEVED_AFTER", timedelta(0))
     with sessionstore.open(store_path, on_expire="delete") as store:
