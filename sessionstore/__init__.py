@@ -47,18 +47,11 @@ from .store.timing import AsyncTimer, Timer, Timing
 from .tracked_ids import SessionIdParts, parse_session_id
 from .values import (
     AgentStatus,
-    Check,
     ConversationQuality,
-    DeleteReceipt,
-    Diagnosis,
-    ExportReceipt,
-    ImportReceipt,
     Message,
     Page,
     QueryResult,
     SessionInfo,
-    StoreStatus,
-    SweepReceipt,
     ToolCall,
     ToolCallReport,
     ToolResult,
@@ -66,6 +59,8 @@ from .values import (
 from .values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
 from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 from .values.conversations import Conversation, SessionStats
+from .values.health import Check, Diagnosis, StoreStatus
+from .values.receipts import DeleteReceipt, ExportReceipt, ImportReceipt, SweepReceipt
 
 if TYPE_CHECKING:
     from .aio import AsyncSessionHandle, AsyncSessionStore, aopen

@@ -26,7 +26,8 @@ from .opening import open as open_store
 from .store import SessionStore
 from .store.sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
 from .store.timing import AsyncTimer, TimerCalls, TimerSettings
-from .values import Message, SweepReceipt
+from .values import Message
+from .values.receipts import SweepReceipt
 from .waiting import Arrival, Outcome, in_thread
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from .database import engine, paths, upgrade
 from .database.database import Database
 from .database.transaction import Transaction, own_error
 from .errors import StoreCorruptError
-from .values import Check, Diagnosis, StoreStatus
+from .values.health import Check, Diagnosis, StoreStatus
 
 
 def status(db: Transaction, database: Database, settings: StoreSettings) -> StoreStatus:

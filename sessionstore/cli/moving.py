@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from .console import counted, progress_bar, say, size
 
 if TYPE_CHECKING:
-    from ..values import ExportReceipt, ImportReceipt
+    from ..values.receipts import ExportReceipt, ImportReceipt
     from .app import Target
     from .looking import Choice
 

@@ -10,7 +10,8 @@ from .. import inputs, queries
 from ..arguments import SessionFilter, SessionFilters, session_filter, several
 from ..database.transaction import Transaction, Work
 from ..errors import InvalidInputError, StoreCorruptError
-from ..values import ExportReceipt, Message, SessionInfo
+from ..values import Message, SessionInfo
+from ..values.receipts import ExportReceipt
 from . import EXPORT_FORMATS, NATIVE, OPENAI_MESSAGES, native, openai
 from .streams import LineWriter, Progress, open_target
 

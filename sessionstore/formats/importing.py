@@ -14,7 +14,8 @@ from ..database.transaction import Work
 from ..errors import ConflictError, InvalidInputError
 from ..queries.transfer import ON_CONFLICT, OnConflict, Put
 from ..rows import PreparedMessage, prepare
-from ..values import ImportReceipt, SessionInfo
+from ..values import SessionInfo
+from ..values.receipts import ImportReceipt
 from . import AUTO, IMPORT_FORMATS, NATIVE, OPENAI, OPENAI_MESSAGES, native, openai
 from .streams import LineReader, Progress, open_lines
 

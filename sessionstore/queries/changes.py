@@ -14,7 +14,8 @@ from ..config import OnExpire
 from ..database.transaction import Transaction
 from ..errors import ConflictError, InvalidInputError
 from ..inputs import MAX_TAGS
-from ..values import OPEN_STATUS, DeleteReceipt, SessionInfo
+from ..values import OPEN_STATUS, SessionInfo
+from ..values.receipts import DeleteReceipt
 from . import catalog, lifecycle, messages, removal, sessions
 from .statements import MESSAGES, SESSIONS, TAGS
 

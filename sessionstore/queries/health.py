@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from ..database.transaction import Transaction
 from ..rows import first_damaged
-from ..values import MAX_SEQ, SEQ_BITS, Check
+from ..values import MAX_SEQ, SEQ_BITS
+from ..values.health import Check
 from .dialect import as_stored
 from .statements import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, SESSIONS, STORE_INFO
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..config import DEFAULT_INTERVAL
-from ..values import Diagnosis, StoreStatus
+from ..values.health import Diagnosis, StoreStatus
 from .agents import AgentCalls
 from .analytics import AnalyticsCalls
 from .files import FileCalls

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, Unpack
 
 from .. import inputs
 from ..arguments import SessionFilters
-from ..values import ExportReceipt, ImportReceipt
+from ..values.receipts import ExportReceipt, ImportReceipt
 from .calls import Calls
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from .. import inputs, queries
 from ..arguments import UNSET, Unset
 from ..errors import InvalidInputError
-from ..values import DeleteReceipt, SessionInfo, SweepReceipt
+from ..values import SessionInfo
+from ..values.receipts import DeleteReceipt, SweepReceipt
 from .calls import Calls
 from .sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
 

@@ -21,7 +21,8 @@ from ..arguments import (
 )
 from ..content import decoded
 from ..errors import InvalidInputError
-from ..values import DeleteReceipt, EndStatus, Page, SessionInfo
+from ..values import EndStatus, Page, SessionInfo
+from ..values.receipts import DeleteReceipt
 from .calls import Calls
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from .. import clock, inputs
-from ..values import SweepReceipt
+from ..values.receipts import SweepReceipt
 
 if TYPE_CHECKING:
     from ..queries.sweeping import Batch

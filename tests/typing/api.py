@@ -31,7 +31,7 @@ from sessionstore import (
     ToolCall,
     ToolCallReport,
 )
-from sessionstore.values import ExportReceipt, ImportReceipt
+from sessionstore.values.receipts import ExportReceipt, ImportReceipt
 
 
 def shout(word: str) -> str:

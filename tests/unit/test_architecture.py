@@ -170,10 +170,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_every_error_and_every_value_of_the_api_is_exported() -> None:
     from sessionstore import errors, values
+    from sessionstore.values import health, receipts
 
     classes = {
         name: value
-        for module in (errors, values)
+        for module in (errors, values, health, receipts)
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -1,0 +1,84 @@
+"""What is known about how a store is doing: its status, and what `doctor` found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """How a store is doing.
+
+    Attributes:
+        path: The file, or None for a store in memory.
+        store_id: The random id that the file was given when it was made.
+        schema_revision: The revision of its tables.
+        sqlite_version: The SQLite that this Python links.
+        wal_reset_affected: Whether that SQLite has the WAL-reset bug (3.7.0 to 3.51.2 without its fix).
+        journal_mode: "wal" on local file systems.
+        journal_reason: Why that mode, and what keeps it safe.
+        filesystem: The kind of file system, None if unknown.
+        wal_bytes: The size of the write-ahead log.
+        overdue: Sessions past their expiry that no sweep has settled yet.
+        last_sweep_at: When a sweep last settled some.
+        remote: The remote that events are kept for, None if there is none.
+        outbox_pending: Events that wait for it.
+        commits: Transactions committed by this process since it opened the file.
+        writes: Writing calls in those transactions; more than `commits` when callers shared them.
+        busy_waits: How often this process had to wait for another one.
+        metrics_lost: Times that a timer of this process measured and could not record.
+        sweeps: Passes of the background sweep in this process that looked for expired sessions.
+        sweep_failures: Passes that ended in an error.
+        sweeps_skipped: Passes that left the work to another sweeper, or did not trust the clock.
+        warnings: What works with less than the usual guarantees.
+    """
+
+    path: str | None
+    store_id: str
+    schema_revision: str
+    sqlite_version: str
+    wal_reset_affected: bool
+    journal_mode: str
+    journal_reason: str
+    filesystem: str | None
+    durability: str
+    read_only: bool
+    file_bytes: int
+    wal_bytes: int
+    sessions: int
+    messages: int
+    overdue: int
+    last_sweep_at: datetime | None
+    remote: str | None
+    outbox_pending: int
+    commits: int
+    writes: int
+    checkpoints: int
+    busy_waits: int
+    metrics_lost: int
+    sweeps: int
+    sweep_failures: int
+    sweeps_skipped: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that `doctor` looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that `doctor` looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return all(check.ok for check in self.checks)
