@@ -18,10 +18,13 @@ from ..models import (
     AgentRow,
     MessageRow,
     MetricEventRow,
+    OutboxHoldRow,
     OutboxRow,
+    ReceivedEventRow,
     SessionRow,
     SessionTagRow,
     StoreInfoRow,
+    SyncStateRow,
 )
 
 SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
@@ -32,6 +35,9 @@ METRIC_EVENTS: Final[sa.Table] = MetricEventRow.__table__  # type: ignore[attr-d
 AGENTS: Final[sa.Table] = AgentRow.__table__  # type: ignore[attr-defined]
 AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[attr-defined]
 OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
+HOLDS: Final[sa.Table] = OutboxHoldRow.__table__  # type: ignore[attr-defined]
+SYNC_STATE: Final[sa.Table] = SyncStateRow.__table__  # type: ignore[attr-defined]
+RECEIVED: Final[sa.Table] = ReceivedEventRow.__table__  # type: ignore[attr-defined]
 
 # Whether a session holds its name. It may be overdue: past its expiry, and no sweep has marked it yet.
 HOLDS_NAME: Final = SESSIONS.c.status != sa.literal_column("'expired'")
@@ -59,7 +65,30 @@ def _insert(table: sa.Table, *names: str) -> sqlite.Insert:
 _NEW_SESSION_COLUMNS: Final = ("namespace", "session_id", "user_id", "agent_id", "title", "status", "pinned", "metadata", "version",
                                "message_count", "next_seq", "created_at", "updated_at", "expires_at", "ttl_seconds",
                                "max_age_seconds", "tracked")  # fmt: skip
-_OUTBOX_COLUMNS: Final = ("key", "stream", "kind", "namespace", "body", "state", "attempts", "occurred_at", "created_at")
+_OUTBOX_COLUMNS: Final = ("key", "stream", "kind", "namespace", "body", "state", "attempts", "occurred_at", "created_at",
+                          "size_bytes")  # fmt: skip
+_HOLD_COLUMNS: Final = ("namespace", "stream", "token", "held_until")
+QUEUED_COLUMNS: Final = tuple(
+    OUTBOX.c[name]
+    for name in ("id", "key", "stream", "kind", "namespace", "body", "attempts", "occurred_at", "size_bytes", "last_status",
+                 "sent_before")
+)  # fmt: skip
+_REFUSED_COLUMNS: Final = ("state", "attempts", "next_at", "last_status", "last_error", "settled_at", "sent_before")
+_TROUBLE_COLUMNS: Final = ("failures", "failing_since", "retry_at", "paused", "last_status", "last_error")
+IS_PENDING: Final = OUTBOX.c.state == sa.literal_column("'pending'")
+# In the words for which there is an index.
+IS_DEAD: Final = sa.and_(OUTBOX.c.state == sa.literal_column("'dead'"), OUTBOX.c.state != sa.literal_column("'pending'"))
+# The remote has no use for it.
+IS_UNSUPPORTED: Final = OUTBOX.c.last_error.like(sa.literal_column("'unsupported%'"))
+_BYTES: Final = sa.func.coalesce(sa.func.sum(OUTBOX.c.size_bytes), sa.literal_column("0"))
+_HELD_UNTIL: Final = sa.type_coerce(HOLDS.c.held_until, sa.String)
+# A hold that ends later than any hold may was made by a clock that was ahead.
+_LASTS: Final = sa.and_(sa.bindparam("at") < _HELD_UNTIL, sa.bindparam("latest") >= _HELD_UNTIL)
+# Found once, not for each event: a stream that is held may have very many.
+_HELD_BY_OTHERS: Final = sa.tuple_(OUTBOX.c.namespace, OUTBOX.c.stream).in_(
+    sa.select(HOLDS.c.namespace, HOLDS.c.stream).where(_LASTS, HOLDS.c.token.is_distinct_from(sa.bindparam("token")))
+)
+_NAMED_IDS: Final = sa.select(sa.func.json_each(sa.bindparam("ids")).table_valued("value").c.value)
 _METRIC_COLUMNS: Final = ("namespace", "name", "value", "unit", "agent_id", "session_id", "attributes", "occurred_at")
 
 
@@ -172,8 +201,80 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         sa.select(sa.literal_column("1")).select_from(SESSIONS).where(OVERDUE).limit(sa.literal_column("1")).offset(NO_OFFSET),
         ("at",),
     ),
-    "READ_REMOTE": (sa.select(STORE_INFO.c.remote_url), ()),
+    "READ_REMOTE": (
+        sa.select(STORE_INFO.c.remote_url, STORE_INFO.c.sync_messages, STORE_INFO.c.max_outbox_bytes, STORE_INFO.c.on_full),
+        (),
+    ),
     "INSERT_EVENT": (_insert(OUTBOX, *_OUTBOX_COLUMNS), _OUTBOX_COLUMNS),
+    "PENDING_SIZE": (sa.select(sa.func.count(), _BYTES).where(IS_PENDING), ()),
+    "DEAD_SIZE": (sa.select(sa.func.count().filter(IS_UNSUPPORTED), _BYTES).where(IS_DEAD), ()),
+    "COUNT_DROPPED": (sa.update(SYNC_STATE).values(dropped=SYNC_STATE.c.dropped + sa.bindparam("count_")), ("count_",)),
+    "DELETE_DEAD": (sa.delete(OUTBOX).where(OUTBOX.c.id == sa.bindparam("key_"), IS_DEAD), ("key_",)),
+    "PEEK_PENDING": (
+        sa.select(OUTBOX.c.id).where(IS_PENDING).order_by(OUTBOX.c.id).limit(sa.literal_column("1")).offset(NO_OFFSET),
+        (),
+    ),
+    "NEWEST_PENDING": (
+        sa.select(OUTBOX.c.id).where(IS_PENDING).order_by(OUTBOX.c.id.desc()).limit(sa.literal_column("1")).offset(NO_OFFSET),
+        (),
+    ),
+    "CLAIMABLE": (
+        sa.select(OUTBOX.c.id)
+        .where(IS_PENDING, sa.not_(_HELD_BY_OTHERS))
+        .order_by(OUTBOX.c.id)
+        .limit(sa.bindparam("most"))
+        .offset(NO_OFFSET),
+        ("at", "latest", "token", "most"),
+    ),
+    "CLAIM": (
+        sa.select(*QUEUED_COLUMNS).where(OUTBOX.c.id.in_(_NAMED_IDS), IS_PENDING, sa.not_(_HELD_BY_OTHERS)).order_by(OUTBOX.c.id),
+        ("ids", "at", "latest", "token"),
+    ),
+    "HOLD_STREAM": (
+        sa.insert(HOLDS).prefix_with("OR REPLACE").values({name: sa.bindparam(name) for name in _HOLD_COLUMNS}),
+        _HOLD_COLUMNS,
+    ),
+    "STREAMS_HELD": (
+        sa.select(HOLDS.c.namespace, HOLDS.c.stream).where(HOLDS.c.token == sa.bindparam("token")),
+        ("token",),
+    ),
+    "FREE_STREAMS": (sa.delete(HOLDS).where(HOLDS.c.token == sa.bindparam("token")), ("token",)),
+    "DELETE_EVENT": (sa.delete(OUTBOX).where(OUTBOX.c.id == sa.bindparam("key_"), IS_PENDING), ("key_",)),
+    "NEXT_FREE": (
+        sa.select(
+            sa.func.min(_HELD_UNTIL),
+            sa.func.min(sa.case((HOLDS.c.token.is_(sa.null()), _HELD_UNTIL))),
+            sa.func.count(HOLDS.c.token),
+        ).where(_LASTS),
+        ("at", "latest"),
+    ),
+    "REFUSE_EVENT": (
+        sa.update(OUTBOX)
+        .values({name: sa.bindparam(name) for name in _REFUSED_COLUMNS})
+        .where(OUTBOX.c.id == sa.bindparam("key_"), IS_PENDING),
+        (*_REFUSED_COLUMNS, "key_"),
+    ),
+    "READ_SYNC_STATE": (
+        sa.select(*(SYNC_STATE.c[name] for name in ("retry_at", "paused", "failures", "failing_since", "sent", "last_error"))),
+        (),
+    ),
+    "NOTE_TROUBLE": (
+        sa.update(SYNC_STATE).values({name: sa.bindparam(name) for name in _TROUBLE_COLUMNS}),
+        _TROUBLE_COLUMNS,
+    ),
+    "COUNT_SENT": (
+        sa.update(SYNC_STATE).values(
+            sent=SYNC_STATE.c.sent + sa.bindparam("count_"),
+            last_sent_at=sa.bindparam("now"),
+            failures=sa.literal_column("0"),
+            failing_since=sa.null(),
+            retry_at=sa.null(),
+            paused=sa.null(),
+            last_status=sa.null(),
+            last_error=sa.null(),
+        ),
+        ("count_", "now"),
+    ),
     "INSERT_METRIC": (_insert(METRIC_EVENTS, *_METRIC_COLUMNS), _METRIC_COLUMNS),
     "DELETE_MESSAGES": (sa.delete(MESSAGES).where(_IN_RANGE), ("after", "before")),
     "DELETE_SESSION": (sa.delete(SESSIONS).where(SESSIONS.c.session_key == sa.bindparam("key")), ("key",)),

@@ -137,11 +137,29 @@ GROUP BY s.namespace, substr(m.created_at, 1, 10), s.agent_id, m.model"""
 
 _OUTBOX: Final = f"""CREATE VIEW v_outbox AS
 SELECT namespace, id, key, stream, kind, state, attempts, occurred_at, created_at, next_at, lease_token, lease_until,
-  last_status, last_error, size_bytes,
+  last_status, last_error, settled_at, size_bytes, paused,
   {_microseconds("now", "created_at")} / 1000000.0 AS age_seconds
 FROM (
-  SELECT *, length(CAST(body AS BLOB)) AS size_bytes, {_NOW} AS now
-  FROM outbox
+  SELECT o.namespace, o.id, o.key, o.stream, o.kind, o.state, o.attempts, o.occurred_at, o.created_at, o.next_at,
+    h.token AS lease_token, CASE WHEN h.token IS NOT NULL THEN h.held_until END AS lease_until,
+    o.last_status, o.last_error, o.settled_at, o.size_bytes, s.paused, {_NOW} AS now
+  FROM outbox o JOIN sync_state s LEFT JOIN outbox_holds h
+    ON o.state = 'pending' AND h.namespace = o.namespace AND h.stream = o.stream
+)"""
+
+_SYNC: Final = f"""CREATE VIEW v_sync AS
+SELECT remote_url, pending, pending_bytes,
+  {_microseconds("now", "oldest_at")} / 1000000.0 AS oldest_age_seconds,
+  dead, erased, sent, dropped, last_sent_at, failures, failing_since, retry_at, paused, last_status, last_error
+FROM (
+  SELECT i.remote_url, (SELECT count(*) FROM outbox WHERE state = 'pending') AS pending,
+    (SELECT CAST(total(size_bytes) AS INTEGER) FROM outbox WHERE state = 'pending') AS pending_bytes,
+    (SELECT created_at FROM outbox WHERE state = 'pending' ORDER BY id LIMIT 1) AS oldest_at,
+    (SELECT count(*) FROM outbox WHERE state <> 'pending' AND state = 'dead') AS dead,
+    (SELECT count(*) FROM outbox WHERE state <> 'pending' AND state = 'erased') AS erased,
+    s.sent, s.dropped, s.last_sent_at, s.failures, s.failing_since, s.retry_at, s.paused, s.last_status, s.last_error,
+    {_NOW} AS now
+  FROM store_info i JOIN sync_state s
 )"""
 
 # Name -> text, in the order in which they are made: some stand on others.
@@ -156,4 +174,5 @@ VIEWS: Final = {
     "v_agent_status": _AGENT_STATUS,
     "v_token_usage_daily": _TOKEN_USAGE_DAILY,
     "v_outbox": _OUTBOX,
+    "v_sync": _SYNC,
 }

@@ -112,8 +112,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -150,7 +150,7 @@ from sessionstore.database import upgrade
 
 folder, path = Path(sys.argv[1]), sys.argv[2]
 upgrade.migrations_folder = lambda: folder
-upgrade.HEAD_REVISION = "0003"
+upgrade.HEAD_REVISION = "0004"
 sql.COLUMNS["messages"] += ("words",)
 sql.COLUMNS["sessions"] += ("mood",)
 """
@@ -179,7 +179,7 @@ def later_version(folder: Path, *, boom: str = "", late_boom: str = "") -> Path:
     (folder / "env.py").write_text((source / "env.py").read_text())
     for revision in (source / "versions").glob("0*.py"):
         (versions / revision.name).write_text(revision.read_text())
-    (versions / "0003_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
+    (versions / "0004_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
     return folder
 
 
@@ -208,7 +208,7 @@ def backups_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{upgrade.BACKUP_INFIX}*"))
 
 
-UPGRADED = {"revision": "0003", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
+UPGRADED = {"revision": "0004", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
 
 
 def test_an_older_file_is_upgraded_in_place_and_keeps_everything(old_store: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_only_the_newest_backup_is_kept_and_other_files_are_spared(old_store: Pa
     for path in (older, of_another):
         path.write_bytes(b"an older backup")
     run_later(OPEN, later_version(tmp_path / "later"), old_store)
-    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0002.db"]
+    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0003.db"]
     assert of_another.exists()
 
 
@@ -249,7 +249,7 @@ def test_an_empty_store_is_upgraded_without_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     sessionstore.open(path).close()
     program = "with sessionstore.open(path) as store: print(json.dumps(store.status().schema_revision))"
-    assert run_later(program, later_version(tmp_path / "later"), path) == "0003"
+    assert run_later(program, later_version(tmp_path / "later"), path) == "0004"
     assert backups_of(path) == []
 
 
@@ -333,7 +333,7 @@ def test_threads_upgrade_different_files_at_once(tmp_path: Path) -> None:
         make_store(path, f"text {number}")
     outcomes = run_later(UPGRADE_IN_THREADS, later_version(tmp_path / "later"), *files)
     assert outcomes == {str(path): [f"text {number}"] for number, path in enumerate(files)}
-    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0003"}
+    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0004"}
 
 
 def test_threads_make_different_files_at_once(tmp_path: Path) -> None:

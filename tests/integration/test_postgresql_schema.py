@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,11 +39,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A PostgreSQL server of the tests' own."""
-    started = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
-    yield started
-    started.cleanup()
+def server() -> Iterator[Any]:
+    """A PostgreSQL server of the tests' own.
+
+    Not below pytest's folder: for root the server runs as another user, and the next pytest on the machine would lock it out.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        started = pgserver.get_server(Path(folder), cleanup_mode="delete")
+        yield started
+        started.cleanup()
 
 
 @pytest.fixture

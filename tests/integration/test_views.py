@@ -25,7 +25,7 @@ from sessionstore.queries.views import VIEWS
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "schema.md").read_text()
 NAMES = ("v_sessions", "v_messages", "v_metric_events", "v_success_daily", "v_response_time_hourly", "v_quality_distribution",
-         "v_failures", "v_agent_status", "v_token_usage_daily", "v_outbox")  # fmt: skip
+         "v_failures", "v_agent_status", "v_token_usage_daily", "v_outbox", "v_sync")  # fmt: skip
 in_checkout = pytest.mark.skipif(not (ROOT / "alembic.ini").is_file(), reason="alembic.ini is not in the installed package")
 random_test = settings(
     max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -75,7 +75,9 @@ def test_a_downgrade_takes_the_views_away_and_an_upgrade_brings_them_back(tmp_pa
 
 
 def test_every_view_begins_with_the_namespace(store: sessionstore.SessionStore) -> None:
-    assert {store.query(f"SELECT * FROM {name}").columns[0] for name in NAMES} == {"namespace"}
+    """But for the one row that is about the whole file."""
+    first = {name: store.query(f"SELECT * FROM {name}").columns[0] for name in NAMES}
+    assert first == dict.fromkeys(NAMES, "namespace") | {"v_sync": "remote_url"}
 
 
 # -- the document
@@ -419,14 +421,53 @@ def test_the_outbox_view_tells_size_and_age_and_no_body(raw: Any) -> None:
         "attempts": 3,
         "occurred_at": begun,
     }
-    told = {"next_at": begun + DAY, "lease_token": "t", "lease_until": begun + HOUR, "last_status": 503, "last_error": "busy"}
+    told = {"next_at": begun + DAY, "last_status": 503, "last_error": "busy", "settled_at": begun, "size_bytes": 15}
     insert(connection, "outbox", key="k", body='{"secret":"é"}', created_at=begun - HOUR, **row, **told)
     (found,) = read(path, "SELECT * FROM v_outbox")
     after = (datetime.now(UTC) - begun).total_seconds()
     assert 3_600 - 0.001 <= found.pop("age_seconds") <= 3_600 + after
-    assert found.pop("size_bytes") == len('{"secret":"é"}'.encode())
     plain = {name: stored(value) if isinstance(value, datetime) else value for name, value in {**row, **told}.items()}
-    assert found == {"id": 1, "key": "k", "created_at": stored(begun - HOUR), **plain}
+    unheld = {"lease_token": None, "lease_until": None, "paused": None}
+    assert found == {"id": 1, "key": "k", "created_at": stored(begun - HOUR), **plain, **unheld}
+
+
+def test_the_outbox_view_tells_who_may_be_sending_a_waiting_event(raw: Any) -> None:
+    """By the hold of its stream; a hold without a token is a wait, and a dead event is not sent."""
+    path, connection = raw
+    row = {"kind": "metric", "namespace": "n", "body": "{}", "attempts": 0, "occurred_at": NOW, "created_at": NOW}
+    for key, stream, state in (("a", "s:1", "pending"), ("b", "s:1", "dead"), ("c", "s:2", "pending"), ("d", "s:3", "pending")):
+        insert(connection, "outbox", key=key, stream=stream, state=state, **row)
+    insert(connection, "outbox_holds", namespace="n", stream="s:1", token="t", held_until=NOW + HOUR)
+    insert(connection, "outbox_holds", namespace="n", stream="s:2", token=None, held_until=NOW + HOUR)
+    insert(connection, "outbox_holds", namespace="other", stream="s:3", token="t", held_until=NOW + HOUR)
+    found = read(path, "SELECT key, lease_token, lease_until FROM v_outbox ORDER BY id")
+    nobody = {"lease_token": None, "lease_until": None}
+    assert found == [
+        {"key": "a", "lease_token": "t", "lease_until": stored(NOW + HOUR)},
+        *({"key": key, **nobody} for key in "bcd"),
+    ]
+
+
+def test_the_sync_view_is_one_row_that_counts_events_and_tells_how_deliveries_go(raw: Any) -> None:
+    path, connection = raw
+    begun = datetime.now(UTC)
+    row = {"kind": "metric", "namespace": "n", "stream": "metrics", "body": "{}", "attempts": 0, "occurred_at": begun}
+    for number, state in enumerate(("erased", "pending", "dead", "pending", "pending", "dead")):
+        insert(connection, "outbox", key=str(number), state=state, size_bytes=10 + number, created_at=begun - number * HOUR, **row)
+    told = {"failures": 3, "failing_since": begun - DAY, "retry_at": begun + HOUR, "paused": "auth", "last_status": 401}
+    state = {"sent": 7, "dropped": 2, "last_sent_at": begun - DAY, "last_error": "unauthorized", **told}
+    connection.execute(f"UPDATE sync_state SET {', '.join(f'{name} = ?' for name in state)}", stored_all(state))
+    connection.execute("UPDATE store_info SET remote_url = 'https://collector.example'")
+    connection.commit()
+    (found,) = read(path, "SELECT * FROM v_sync")
+    after = (datetime.now(UTC) - begun).total_seconds()
+    assert 3_600 - 0.001 <= found.pop("oldest_age_seconds") <= 3_600 + after, "the oldest one is the first that was stored"
+    counts = {"pending": 3, "pending_bytes": 11 + 13 + 14, "dead": 2, "erased": 1}
+    assert found == {"remote_url": "https://collector.example", **counts, **dict(zip(state, stored_all(state), strict=True))}
+
+
+def stored_all(values: Row) -> list[Any]:
+    return [stored(value) if isinstance(value, datetime) else value for value in values.values()]
 
 
 def test_the_view_of_metrics_shows_all_of_them(raw: Any) -> None:
