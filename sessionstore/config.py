@@ -6,22 +6,34 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import unquote
 
 from . import inputs
 from .errors import ConfigError, InvalidInputError
 
+if TYPE_CHECKING:
+    from .remote.credentials import ApiKey
+    from .remote.settings import Remote
+
 Durability = Literal["full", "normal"]
 OnExpire = Literal["keep", "delete"]
+OnFull = Literal["drop_oldest_metrics", "raise"]
 
 URL_VARIABLE: Final = "SESSIONSTORE_URL"
+REMOTE_VARIABLE: Final = "SESSIONSTORE_SYNC_URL"
+KEY_VARIABLE: Final = "SESSIONSTORE_SYNC_TOKEN"
 DEFAULT_NAME: Final = "sessionstore.db"
 DEFAULT_BUSY_TIMEOUT: Final = 10.0
 DEFAULT_STALE_AFTER: Final = 900.0
 # Seconds between two passes of the background.
 DEFAULT_INTERVAL: Final = 1_800.0
 ON_EXPIRE: Final = ("keep", "delete")
+DEFAULT_MAX_OUTBOX_BYTES: Final = 1 << 30
+# Of dead events that the remote has no use for the newest are kept.
+MOST_UNSUPPORTED: Final = 1_000
+DROP_OLDEST_METRICS: Final = "drop_oldest_metrics"
+ON_FULL: Final = (DROP_OLDEST_METRICS, "raise")
 LONGEST_BUSY_TIMEOUT: Final = 86_400
 DEFAULT_MAX_TEXT_BYTES: Final = 64 << 20
 SQLITE_LIMIT_BYTES: Final = 1_000_000_000
@@ -94,6 +106,40 @@ class OpenOptions:
         for name in self.__slots__:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: must be True or False")
+
+
+def remote_of_environment() -> Remote | None:
+    """The remote that `SESSIONSTORE_SYNC_URL` and `SESSIONSTORE_SYNC_TOKEN` name, None if they name none.
+
+    Raises:
+        ConfigError: What they name is none.
+    """
+    from .remote.settings import Remote
+
+    url = os.environ.get(REMOTE_VARIABLE)
+    try:
+        return Remote(url, os.environ.get(KEY_VARIABLE) or None) if url else None
+    except ConfigError as error:
+        field, _, reason = str(error).partition(": ")
+        raise ConfigError(f"{KEY_VARIABLE if field == 'api_key' else REMOTE_VARIABLE}: {reason}") from None
+
+
+def key_of_environment(url: str) -> ApiKey | None:
+    """The key in `SESSIONSTORE_SYNC_TOKEN`, if it is for this remote.
+
+    It is for the one that `SESSIONSTORE_SYNC_URL` names, or without that for one that nobody on the way can overhear: the remote
+    of a file may be any.
+
+    Raises:
+        ConfigError: What the environment names is no key, or no remote.
+    """
+    from .remote.settings import Remote
+
+    named = remote_of_environment()
+    if named is not None:
+        return named.api_key if named.base_url == url else None
+    of_file = Remote(url, os.environ.get(KEY_VARIABLE) or None, allow_http=True)
+    return of_file.api_key if of_file.is_private else None
 
 
 def default_path() -> Path:

@@ -20,6 +20,11 @@ SessionStoreError
 ├── StoreBusyError (TimeoutError)         another writer held the store past the deadline
 ├── DiskFullError (OSError)               the disk is full; nothing of the call was kept
 ├── StoreIOError (OSError)                the operating system failed to read or write
+├── SyncError                             the remote API could not be asked: `status`
+│   ├── AuthError                         it does not accept the key
+│   ├── RejectedError                     it does not accept what was asked
+│   ├── RedirectRefusedError              it answered with another address, where nothing is sent
+│   └── ResponseError                     its answer is none of this API's
 ├── ForkedStoreError                      used in a forked child; open the store again there
 └── ClosedStoreError                      used after close()
 
@@ -168,6 +173,30 @@ class DiskFullError(_FileError, OSError):
 
 class StoreIOError(_FileError, OSError):
     """The operating system failed to read or write the file; the transaction was rolled back."""
+
+
+class SyncError(SessionStoreError):
+    """The remote API could not be asked; `status` is the HTTP status of its answer, if there was one."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AuthError(SyncError):
+    """The remote does not accept the API key, or there is none."""
+
+
+class RejectedError(SyncError):
+    """The remote does not accept what it was asked."""
+
+
+class RedirectRefusedError(SyncError):
+    """The remote answered with another address. Nothing is sent there: set the right base_url."""
+
+
+class ResponseError(SyncError):
+    """The remote's answer is none that this API has."""
 
 
 class ForkedStoreError(SessionStoreError):

@@ -28,25 +28,38 @@ class ApiKey:
         ConfigError: It is no key. The message does not show it.
     """
 
-    __slots__ = ("_provider", "_text")
+    __slots__ = ("_provider", "_refused", "_text")
+    _provider: Callable[[], str] | None
+    _refused: str | None
+    _text: str | None
 
     def __init__(self, key: str | Callable[[], str]) -> None:
-        self._text: str | None = None
-        self._provider: Callable[[], str] | None = None
-        fault = None if _is_provider(key) else _fault(key)
-        if fault is not None:
-            # Tools that show the variables of a traceback must not find it there.
-            del key
-            raise ConfigError(f"api_key: {fault}")
-        if isinstance(key, str):
-            self._text = str.__str__(key)
-        else:
-            self._provider = key
+        self._wrap(key)
+        # Tools that show the variables of a traceback must not find it there.
+        del key
+        require_valid(self)
 
     @classmethod
     def of(cls, key: ApiKey | str | Callable[[], str] | None) -> ApiKey | None:
-        """The key for an argument that may be one already. Who takes a key binds it anew with this before anything can raise."""
-        return key if key is None or isinstance(key, ApiKey) else cls(key)
+        """The key for an argument that may be one already. It never raises.
+
+        Who takes a key binds it anew with this, and only then calls `require_valid()`: a traceback shows the variables of a frame.
+        """
+        if key is None or isinstance(key, ApiKey):
+            return key
+        made = cls.__new__(cls)
+        made._wrap(key)  # noqa: SLF001 - of this class
+        return made
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with what was given as a key, which is not kept then."""
+        return self._refused
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether a callable gives it, which may take its time."""
+        return self._provider is not None
 
     def reveal(self) -> str:
         """The key itself, to be put into a request and nowhere else. A callable is asked each time; its errors are raised.
@@ -55,6 +68,7 @@ class ApiKey:
             ConfigError: The callable returned no key.
         """
         if self._provider is None:
+            require_valid(self)
             return self._text or ""
         given = self._provider()
         fault = _fault(given)
@@ -63,6 +77,16 @@ class ApiKey:
             raise ConfigError(f"api_key: what the callable returned {fault}")
         self._text = str.__str__(given)
         return self._text
+
+    def _wrap(self, key: str | Callable[[], str]) -> None:
+        self._text = self._provider = None
+        self._refused = None if _is_provider(key) else _fault(key)
+        if self._refused is not None:
+            return
+        if isinstance(key, str):
+            self._text = str.__str__(key)
+        else:
+            self._provider = key
 
     def hidden_in(self, text: str) -> str:
         """A text without the key, for answers and errors that may quote it; of a callable, the key that it returned last."""
@@ -89,6 +113,16 @@ class ApiKey:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("an ApiKey cannot be copied or pickled")
+
+
+def require_valid(key: ApiKey | None) -> None:
+    """Refuse what is no key.
+
+    Raises:
+        ConfigError: It is none. The message does not show it.
+    """
+    if key is not None and key.fault is not None:
+        raise ConfigError(f"api_key: {key.fault}")
 
 
 def _is_provider(key: object) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from ..inputs import encode_json
 from ..values import Message, SessionInfo
 
 CONVERSATION_STARTED: Final = "conversation_start"
@@ -16,6 +17,8 @@ AGENT_REGISTERED: Final = "agent_register"
 AGENT_STATUS: Final = "agent_status"
 AGENT_ACTIVITY: Final = "agent_activity"
 METRIC: Final = "metric"
+MESSAGE: Final = "message"
+ERASE: Final = "erase"
 
 # The endpoint of each kind, below the base URL.
 PATHS: Final = {
@@ -26,9 +29,17 @@ PATHS: Final = {
     AGENT_STATUS: "/agents/status",
     AGENT_ACTIVITY: "/agents/activity",
     METRIC: "/metrics/events",
+    MESSAGE: "/conversations/message",
+    ERASE: "/conversations/erase",
 }
 
 MESSAGE_METRIC: Final = "message"
+# A larger message is told without its text: no remote takes more at once.
+MAX_MESSAGE_BYTES: Final = 900_000
+# Of a larger body what the caller added is left out. A collector takes 1 MiB.
+MAX_BODY_BYTES: Final = 1_000_000
+_ADDED: Final = ("metadata", "details", "attributes")
+_OMITTED: Final = {"omitted": "too large"}
 _EXPIRY_REASON: Final = "ttl_timeout"
 
 
@@ -41,6 +52,16 @@ class Event:
     namespace: str
     occurred_at: datetime
     body: dict[str, Any]
+
+
+def encoded(body: Mapping[str, Any]) -> tuple[str, int]:
+    """A body as it is sent, and its size in bytes. One that is too large for a request says so in the place of what was added."""
+    text = encode_json(body)
+    size = _size(text)
+    if size > MAX_BODY_BYTES:
+        text = encode_json({name: _OMITTED if name in _ADDED else value for name, value in body.items()})
+        size = _size(text)
+    return text, size
 
 
 def session_stream(session_id: str) -> str:
@@ -110,6 +131,27 @@ def message_figures(namespace: str, agent_id: str | None, message: Message) -> E
     )
 
 
+def message_told(namespace: str, agent_id: str | None, message: Message) -> Event:
+    """A message with its text, for a store that syncs messages; of a very large one what it cost."""
+    body = {
+        "session_id": message.session_id,
+        "agent_id": agent_id,
+        "seq": message.seq,
+        "timestamp": message.created_at.isoformat(),
+        "kind": message.kind,
+        "message": message.to_dict(),
+        "attributes": message.figures() or None,
+    }
+    if _size(encode_json(body)) > MAX_MESSAGE_BYTES:
+        return message_figures(namespace, agent_id, message)
+    return Event(MESSAGE, session_stream(message.session_id), namespace, message.created_at, _known(body))
+
+
+def erased(namespace: str, session_id: str, at: datetime) -> Event:
+    """A session is to be forgotten."""
+    return Event(ERASE, session_stream(session_id), namespace, at, {"session_id": session_id, "timestamp": at.isoformat()})
+
+
 def metric(
     namespace: str,
     occurred_at: datetime,
@@ -172,6 +214,10 @@ def _span(info: SessionInfo, ended_at: datetime) -> dict[str, Any]:
         "end_time": ended_at.isoformat(),
         "duration_seconds": max(0.0, (ended_at - info.created_at).total_seconds()),
     }
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _known(body: dict[str, Any]) -> dict[str, Any]:

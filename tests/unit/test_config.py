@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from sessionstore import ConfigError
-from sessionstore.config import DEFAULT_NAME, OpenOptions, StoreSettings, default_path, locate
+from sessionstore.config import DEFAULT_NAME, OpenOptions, StoreSettings, default_path, key_of_environment, locate
 
 ODD_NAMES = (
     "q?mode=memory.db",
@@ -170,3 +170,23 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert OpenOptions() == OpenOptions(
         must_exist=False, create_parents=False, read_only=False, migrate=True, follow_symlinks=False, strict_permissions=False
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "remote", "is_for_it"),
+    [
+        (None, "https://api.example.com", True),
+        (None, "http://127.0.0.1:8787", True),
+        (None, "http://another.machine", False),
+        ("https://api.example.com/", "https://api.example.com", True),
+        ("https://api.example.com", "https://another.example.com", False),
+    ],
+)
+def test_the_key_of_the_environment_goes_to_its_own_remote_only(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, remote: str, is_for_it: bool
+) -> None:
+    monkeypatch.setenv("SESSIONSTORE_SYNC_TOKEN", "canary-key-0123456789")
+    monkeypatch.delenv("SESSIONSTORE_SYNC_URL", raising=False)
+    if named is not None:
+        monkeypatch.setenv("SESSIONSTORE_SYNC_URL", named)
+    assert (key_of_environment(remote) is not None) == is_for_it

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sessionstore
 from sessionstore import ConfigError
-from sessionstore.remote.credentials import MAX_KEY_CHARS, ApiKey
-from sessionstore.remote.settings import RemoteSettings
+from sessionstore.remote.credentials import MAX_KEY_CHARS, ApiKey, require_valid
+from sessionstore.remote.settings import Remote
 
 TEXT = "canary-0123456789-wxyz"
 
@@ -40,6 +41,42 @@ def test_an_argument_becomes_a_key_once() -> None:
     assert ApiKey.of(key) is key
     assert ApiKey.of(TEXT) == key
     assert ApiKey.of(None) is None
+
+
+@pytest.mark.parametrize("wrong", ["Bearer canary-0123456789-wxyz", "canary 0123456789", "", 7, b"canary"])
+def test_an_argument_that_is_no_key_is_wrapped_first_and_refused_then(wrong: Any) -> None:
+    """Between the two, the caller's variable no longer holds it."""
+    key = ApiKey.of(wrong)
+    assert "canary" not in repr(key) + repr([getattr(key, name) for name in ApiKey.__slots__])
+    with pytest.raises(ConfigError, match="api_key: must"):
+        require_valid(key)
+    require_valid(ApiKey.of(TEXT))
+    require_valid(None)
+
+
+def set_remote_of_new_store(api_key: Any) -> None:
+    # As the library does it, for this frame is shown, too.
+    api_key = ApiKey.of(api_key)
+    with sessionstore.open(in_memory=True) as store:
+        store.set_remote("https://h", api_key)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda key: ApiKey(key()),
+        lambda key: Remote("https://h", key()),
+        lambda key: sessionstore.open(in_memory=True, remote="https://h", api_key=key()),
+        lambda key: sessionstore.AgentPerformanceTracker("https://h", key()),
+        lambda key: sessionstore.AgentOperationsTracker("https://h", key()),
+        lambda key: set_remote_of_new_store(key()),
+    ],
+)
+def test_a_malformed_key_shows_in_no_variable_of_the_traceback(call: Callable[[Callable[[], str]], object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        call(lambda: f"Bearer {TEXT}")
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+    assert [line for line in shown if TEXT in line] == []
 
 
 def test_a_callable_is_asked_each_time() -> None:
@@ -73,8 +110,8 @@ def test_a_key_is_hidden_in_what_quotes_it() -> None:
         copy.deepcopy,
         lambda key: key.__getstate__(),
         lambda key: key.__reduce__() and key.__reduce_ex__(2),
-        lambda key: dataclasses.asdict(RemoteSettings("https://h", key)),
-        lambda key: dataclasses.astuple(RemoteSettings("https://h", key)),
+        lambda key: dataclasses.asdict(Remote("https://h", key)),
+        lambda key: dataclasses.astuple(Remote("https://h", key)),
         json.dumps,
         vars,
         iter,

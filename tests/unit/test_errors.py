@@ -40,6 +40,11 @@ EXAMPLES = [
     errors.StoreBusyError(Path(PATH), "is locked"),
     errors.DiskFullError(PATH, "the disk is full"),
     errors.StoreIOError(PATH, "failed to read"),
+    errors.SyncError("the remote could not be asked: no answer within 30 seconds"),
+    errors.AuthError("the remote does not accept the API key: HTTP 401", status=401),
+    errors.RejectedError("the remote does not accept the question: HTTP 422", status=422),
+    errors.RedirectRefusedError("the remote points to another address (HTTP 302)", status=302),
+    errors.ResponseError("the remote answered HTTP 200 without JSON", status=200),
     errors.ForkedStoreError(),
     errors.ClosedStoreError(),
 ]

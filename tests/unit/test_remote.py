@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sessionstore import ConfigError, InvalidInputError
 from sessionstore.remote.credentials import ApiKey
-from sessionstore.remote.settings import MAX_URL_CHARS, RemoteSettings, normal_url
+from sessionstore.remote.settings import MAX_URL_CHARS, Remote, normal_url
 
 SPELLINGS = [
     ("https://api.example.com", "https://api.example.com"),
@@ -105,22 +105,22 @@ REFUSED = [
 
 @pytest.mark.parametrize(("spelling", "normal"), SPELLINGS)
 def test_a_remote_has_one_spelling(spelling: str, normal: str) -> None:
-    assert RemoteSettings(spelling).base_url == normal
-    assert RemoteSettings(spelling) == RemoteSettings(normal)
+    assert Remote(spelling).base_url == normal
+    assert Remote(spelling) == Remote(normal)
     assert normal_url(normal) == normal
 
 
 @pytest.mark.parametrize(("url", "words"), REFUSED, ids=lambda value: ascii(value)[:30])
 def test_what_is_no_safe_address_is_refused_and_not_shown(url: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^base_url: (?=must ).*(?:{words})") as caught:
-        RemoteSettings(url)
+        Remote(url)
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_plain_http_is_possible_where_it_is_asked_for() -> None:
-    assert RemoteSettings("http://collector.local:8000/", allow_http=True).base_url == "http://collector.local:8000"
+    assert Remote("http://collector.local:8000/", allow_http=True).base_url == "http://collector.local:8000"
     with pytest.raises(ConfigError, match="allow_http=True permits it"):
-        RemoteSettings("http://collector.local:8000/")
+        Remote("http://collector.local:8000/")
 
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -173,18 +173,24 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
         ("retry_delay", -0.1, "at least 0"),
         ("retry_delay", 10**400, "out of range"),
         ("allow_http", 1, "True or False"),
-        ("api_key", "canary-key", "an ApiKey"),
+        ("api_key", "Bearer canary-key", "alone"),
+        ("ca_file", 5, "a path"),
+        ("trust_env", "yes", "True or False"),
+        ("sync_messages", 1, "True or False"),
+        ("max_outbox_bytes", 0, "65536"),
+        ("on_full", "block", "one of"),
     ],
 )
 def test_other_settings_are_checked(setting: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{setting}: .*{words}") as caught:
-        RemoteSettings("https://h", **{setting: value})
+        Remote("https://h", **{setting: value})
     assert "canary" not in str(caught.value)
 
 
 def test_defaults_and_what_is_given_are_kept() -> None:
-    assert dataclasses.astuple(RemoteSettings("https://h")) == ("https://h", None, 30.0, 3, 1.0, False)
-    settings = RemoteSettings("https://h", timeout=5, max_retries=0, retry_delay=0)
+    usual = ("https://h", None, 30.0, 3, 1.0, False, None, False, False, 1 << 30, "drop_oldest_metrics")
+    assert dataclasses.astuple(Remote("https://h")) == usual
+    settings = Remote("https://h", timeout=5, max_retries=0, retry_delay=0)
     assert (settings.timeout, settings.max_retries, settings.retry_delay) == (5.0, 0, 0.0)
     assert isinstance(settings.timeout, float)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -192,7 +198,7 @@ def test_defaults_and_what_is_given_are_kept() -> None:
 
 
 def test_the_key_does_not_show_in_the_settings() -> None:
-    settings = RemoteSettings("https://h", ApiKey("canary-0123456789-wxyz"))
+    settings = Remote("https://h", ApiKey("canary-0123456789-wxyz"))
     assert "canary" not in repr(settings)
     assert "<ApiKey ****wxyz>" in repr(settings)
     changed = dataclasses.replace(settings, timeout=5)
