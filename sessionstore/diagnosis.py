@@ -18,6 +18,7 @@ def status(db: Transaction, database: Database, settings: StoreSettings) -> Stor
     """The figures of a store, gathered in one snapshot."""
     store_id, sessions, messages = queries.health.counts(db)
     path, writer = database.path, database.writer
+    deliveries = queries.health.deliveries(db)
     return StoreStatus(
         path=None if path is None else str(path),
         store_id=store_id,
@@ -35,8 +36,11 @@ def status(db: Transaction, database: Database, settings: StoreSettings) -> Stor
         messages=messages,
         overdue=queries.health.due(db),
         last_sweep_at=queries.health.last_sweep(db),
-        remote=queries.outbox.remote(db),
-        outbox_pending=queries.health.waiting(db),
+        remote=queries.subscription.remote(db),
+        outbox_pending=deliveries.waiting,
+        outbox_dead=deliveries.dead,
+        outbox_dropped=deliveries.dropped,
+        sync_paused=deliveries.paused,
         commits=writer.commits,
         writes=writer.writes,
         checkpoints=writer.checkpoints,
@@ -45,6 +49,7 @@ def status(db: Transaction, database: Database, settings: StoreSettings) -> Stor
         sweeps=database.tally.sweeps,
         sweep_failures=database.tally.sweep_failures,
         sweeps_skipped=database.tally.sweeps_skipped,
+        drain_failures=database.tally.drain_failures,
         warnings=tuple(database.warnings),
     )
 

@@ -37,6 +37,8 @@ from .writer import Writer
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from ..remote.settings import Remote
+
 T = TypeVar("T")
 
 # Nobody else can have such a file open as a store, so nobody needs its lock.
@@ -58,6 +60,7 @@ class Database:
         filesystem: The kind of file system, None if unknown.
         workers: Threads that run reads for awaiting tasks.
         tally: What this process counts about its use of the file.
+        remote: The remote of the file, with the key that this process has for it; None if it has none.
     """
 
     def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, timeout: float) -> None:
@@ -68,6 +71,7 @@ class Database:
         self.filesystem = filesystem.kind_of(file.path) if file else None
         self.workers = Workers("sessionstore-reader", READER_THREADS)
         self.tally = Tally()
+        self.remote: Remote | None = None
         self.users = 0
         self.identity = file.identity if file else None
         self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
@@ -20,6 +22,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Gauge:
+    """What a connection knows of how full the outbox is: what it saw when it looked last, and what it added since.
+
+    Attributes:
+        room: How many bytes of events still fit.
+        unlooked: How many bytes of events came since the last look, kept or not.
+        stretch: After how many of them it looks again.
+        is_full: Whether nothing was left that could make room.
+        is_filling: Whether it was found to fill up.
+        sent: How many events had ever been delivered.
+        enough: After how many more of them a full outbox is worth a look.
+    """
+
+    room: int = 0
+    unlooked: int = 0
+    stretch: int = 0
+    is_full: bool = False
+    is_filling: bool = False
+    sent: int = 0
+    enough: int = 0
+
+    def forget(self) -> None:
+        """Look again before the next event is kept."""
+        self.stretch = 0
+
+
 class Transaction:
     """One connection in one transaction.
 
@@ -29,9 +58,11 @@ class Transaction:
     Attributes:
         now: The one present of the call.
         path: The file, for messages.
+        enqueued: Whether events were kept for delivery; who commits them tells those that deliver.
+        gauge: How full the outbox is, as far as this connection knows.
     """
 
-    __slots__ = ("_now_text", "_seed", "_written_now", "core", "driver", "now", "path")
+    __slots__ = ("_now_text", "_seed", "_written_now", "core", "driver", "enqueued", "gauge", "now", "path")
 
     def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
         self.core = core
@@ -41,6 +72,8 @@ class Transaction:
         self._seed: int | None = None
         self._written_now: datetime | None = None
         self._now_text = ""
+        self.enqueued = False
+        self.gauge = Gauge()
 
     @property
     def now_text(self) -> str:
@@ -56,6 +89,15 @@ class Transaction:
             ((store_id,),) = self.driver.execute(sql.READ_STORE_ID).fetchall()
             self._seed = store_seed(store_id)
         return self._seed
+
+    @contextmanager
+    def at(self, instant: datetime) -> Iterator[None]:
+        """Within it the present is another instant: what happened then is stored as of then."""
+        present, self.now = self.now, instant
+        try:
+            yield
+        finally:
+            self.now = present
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from .. import clock
 from ..errors import ClosedStoreError, SessionStoreError, StoreBusyError
 from . import engine
+from .bell import Bell
 from .checkpoints import Checkpointer
 from .faults import is_busy, is_storage_failure
 from .jobs import WriteJob
@@ -41,6 +42,7 @@ class Writer:
     def __init__(self, connect: Callable[[], Connection], lock: ProcessLock, path: Path | None, *, wal: bool) -> None:
         self.commits = 0
         self.writes = 0
+        self.bell = Bell()
         self._connect = connect
         self._lock = lock
         self._checkpointer = Checkpointer(path) if path is not None and wal else None
@@ -100,12 +102,8 @@ class Writer:
             self._start_thread()
         self._pending.append(job)
         self._wake.put(None)
-        if self._closed and self._withdraw(job):
+        if self._closed and self.withdraw(job):
             raise ClosedStoreError
-
-    def withdraw(self, job: WriteJob[Any]) -> bool:
-        """Take a job back that has not begun; False if it has, so that its outcome is near."""
-        return self._withdraw(job)
 
     def exclusively(self, action: Callable[[Transaction], T], *, timeout: float) -> T:
         """Do something outside of a transaction while nobody writes, in this process or another one."""
@@ -175,13 +173,13 @@ class Writer:
         self._pending.append(job)
         try:
             in_time = self._mutex.acquire(timeout=timeout)
-            while not in_time and not self._withdraw(job) and not job.done:
+            while not in_time and not self.withdraw(job) and not job.done:
                 # A leader has it: its outcome is near.
                 in_time = self._mutex.acquire(timeout=_NEAR)
             while in_time and not job.done:
                 self._lead()
         except BaseException:
-            if not self._withdraw(job) and not job.done:
+            if not self.withdraw(job) and not job.done:
                 self._wait_for_leader()
             raise
         if not in_time and not job.done:
@@ -203,7 +201,8 @@ class Writer:
             self._roll_back()
             self._lock.release()
 
-    def _withdraw(self, job: WriteJob[Any]) -> bool:
+    def withdraw(self, job: WriteJob[Any]) -> bool:
+        """Take a job back that has not begun; False if it has, so that its outcome is near."""
         try:
             self._pending.remove(job)
         except ValueError:
@@ -279,7 +278,7 @@ class Writer:
     def _fail_overdue(self, error: StoreBusyError) -> None:
         now = time.monotonic()
         for job in tuple(self._pending):
-            if job.deadline <= now and self._withdraw(job):
+            if job.deadline <= now and self.withdraw(job):
                 job.error = StoreBusyError(self._name, str(error).removeprefix(f"{error.path}: "))
                 self._finish((job,))
 
@@ -293,6 +292,7 @@ class Writer:
             self._retry("COMMIT", deadline)
             self.commits += 1
             self.writes += 1
+            self._tell_of_events()
             self._checkpoint_if_due()
             return result
         except Exception as error:  # noqa: BLE001 - raised again, in our words
@@ -312,6 +312,7 @@ class Writer:
                 committing = True
                 self._retry("COMMIT", deadline)
                 self.commits += 1
+                self._tell_of_events()
             else:
                 self._roll_back()
             self._finish(group)
@@ -418,6 +419,11 @@ class Writer:
         if self._checkpointer is not None:
             self._checkpointer.forget_connection()
         self._broken = False
+
+    def _tell_of_events(self) -> None:
+        if self._db.enqueued:
+            self._db.enqueued = False
+            self.bell.ring()
 
     def _checkpoint_if_due(self) -> None:
         if self._checkpointer is not None and not self._checkpointer.after_commit(self._db.driver):

@@ -1,7 +1,7 @@
 """What is asked of the database, one module per subject: functions that take the open transaction `db` first.
 
-`sessions`, `lifecycle`, `messages`, `metrics` and `outbox` are the hot path and run compiled SQL. The others use SQLAlchemy
-Core over the models, which take a fifth of a second to import; they are loaded by the first call that needs them.
+`sessions`, `lifecycle`, `messages`, `metrics`, `outbox` and `subscription` are the hot path and run compiled SQL. The others
+use SQLAlchemy Core over the models, which take a fifth of a second to import; they are loaded by the first call that needs them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import lifecycle, messages, metrics, outbox, sessions
+from . import lifecycle, messages, metrics, outbox, sessions, subscription
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from . import (
         agents,
         analytics,
+        backfill,
         catalog,
         changes,
         conversation_lives,
         conversations,
+        deliveries,
         edits,
         health,
+        outbox_upkeep,
         retention,
         sweeping,
         tool_calls,
@@ -33,18 +36,22 @@ if TYPE_CHECKING:
 __all__ = [
     "agents",
     "analytics",
+    "backfill",
     "catalog",
     "changes",
     "conversation_lives",
     "conversations",
+    "deliveries",
     "edits",
     "health",
     "lifecycle",
     "messages",
     "metrics",
     "outbox",
+    "outbox_upkeep",
     "retention",
     "sessions",
+    "subscription",
     "sweeping",
     "tool_calls",
     "transfer",

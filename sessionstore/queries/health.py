@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -12,7 +12,7 @@ from ..rows import first_damaged
 from ..values import MAX_SEQ, SEQ_BITS
 from ..values.health import Check
 from .dialect import as_stored
-from .statements import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, SESSIONS, STORE_INFO
+from .statements import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, SESSIONS, STORE_INFO, SYNC_STATE
 
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _BATCH: Final = 1_000
@@ -39,10 +39,22 @@ def last_sweep(db: Transaction) -> datetime | None:
     return swept_at
 
 
-def waiting(db: Transaction) -> int:
-    """How many events wait for the remote."""
-    pending = sa.select(sa.func.count()).select_from(OUTBOX).where(OUTBOX.c.state == sa.literal_column("'pending'"))
-    return int(db.core.execute(pending).scalar_one())
+class Deliveries(NamedTuple):
+    """How many events wait for the remote, were given up, or were dropped; and why nothing is sent, if nothing is."""
+
+    waiting: int
+    dead: int
+    dropped: int
+    paused: str | None
+
+
+def deliveries(db: Transaction) -> Deliveries:
+    """How deliveries stand, in short."""
+    pending, dead = (OUTBOX.c.state == sa.literal_column(f"'{state}'") for state in ("pending", "dead"))
+    # The second condition follows from the first one, which SQLite does not see: an index has these only.
+    gone = sa.and_(dead, OUTBOX.c.state != sa.literal_column("'pending'"))
+    counts = (sa.select(sa.func.count()).select_from(OUTBOX).where(which).scalar_subquery() for which in (pending, gone))
+    return Deliveries._make(db.core.execute(sa.select(*counts, SYNC_STATE.c.dropped, SYNC_STATE.c.paused)).one())
 
 
 def structure(db: Transaction) -> Check:

@@ -18,7 +18,7 @@ from ..errors import ConflictError, NotFoundError
 from ..inputs import MAX_METADATA_BYTES, json_object
 from ..remote import events
 from ..values import OPEN_STATUS, SessionInfo
-from . import outbox, sessions, settling
+from . import outbox, sessions, settling, subscription
 
 _FIRST_VERSION: Final = 1
 _FIRST_SEQ: Final = 1
@@ -128,7 +128,7 @@ def end_row(db: Transaction, row: Sequence[Any], how: SessionEnd, *, with_tags: 
          *_given(how.feedback), *_given(how.message_count), key),
     ).fetchall()  # fmt: skip
     info = sessions.info(ended[0], sessions.tags_of(db, key) if with_tags else ())
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         outbox.enqueue(db, (events.conversation_ended(info, how.metadata),))
     return info
 
@@ -140,7 +140,7 @@ def begin(db: Transaction, new: NewSession, session_id: str | None = None) -> Se
         return None
     key = row[sessions.KEY]
     sessions.add_tags(db, key, new.tags)
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         outbox.enqueue(db, (events.conversation_started(sessions.info(row, new.tags)),))
     return row
 

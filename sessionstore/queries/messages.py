@@ -14,7 +14,7 @@ from ..pairs import Pairing, arranged
 from ..remote import events
 from ..rows import ASKING_ROLE, PreparedMessage, first_damaged
 from ..values import MAX_SEQ, SEQ_BITS, Message
-from . import lifecycle, outbox, sessions
+from . import lifecycle, outbox, sessions, subscription
 
 _ALL: Final = -1
 _SEARCH_PAGE: Final = 100
@@ -227,10 +227,14 @@ def _answers_before_asking(new: Sequence[PreparedMessage]) -> bool:
 
 
 def _tell_remote(db: Transaction, namespace: str, place: _Place, stored: Sequence[Message]) -> None:
-    """Tell the usage and the timing of messages, without a word of theirs."""
-    told = [message for message in stored if message.has_figures]
-    if told and outbox.is_wanted(db):
-        outbox.enqueue(db, (events.message_figures(namespace, place.agent_id, message) for message in told))
+    """Tell the usage and the timing of messages, without a word of theirs unless the remote is to have the messages, too."""
+    wanted = subscription.current(db)
+    if wanted.url is None:
+        return
+    if wanted.sync_messages:
+        outbox.enqueue(db, [events.message_told(namespace, place.agent_id, message) for message in stored])
+    elif told := [message for message in stored if message.has_figures]:
+        outbox.enqueue(db, [events.message_figures(namespace, place.agent_id, message) for message in told])
 
 
 def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: str, asked_at: str | None) -> _Place:

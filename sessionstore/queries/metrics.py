@@ -8,7 +8,7 @@ from .. import sql
 from ..content import decoded
 from ..database.transaction import Transaction
 from ..remote import events
-from . import outbox
+from . import outbox, subscription
 
 
 class NewMetric(NamedTuple):
@@ -27,7 +27,7 @@ def record(db: Transaction, namespace: str, metric: NewMetric) -> None:
     name, value, unit, attributes, agent_id, session_id = metric
     row = (namespace, name, value, unit, agent_id, session_id, attributes, db.now_text)
     db.driver.execute(sql.INSERT_METRIC, row)
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         told = events.metric(
             namespace,
             db.now,

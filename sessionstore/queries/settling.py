@@ -9,7 +9,7 @@ from .. import sql
 from ..config import OnExpire
 from ..database.transaction import Transaction
 from ..remote import events
-from . import outbox, removal, sessions
+from . import outbox, removal, sessions, subscription
 
 
 def settle(db: Transaction, rows: Sequence[Sequence[Any]], on_expire: OnExpire) -> None:
@@ -19,7 +19,7 @@ def settle(db: Transaction, rows: Sequence[Sequence[Any]], on_expire: OnExpire) 
             removal.remove(db, row[sessions.KEY])
     else:
         db.driver.executemany(sql.SETTLE_EXPIRY, [(row[sessions.KEY],) for row in rows])
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         # The present of the sweep may not be the clock's: what is told is when the life was over.
         over = (sessions.info(row, (), at=row[sessions.EXPIRES_AT]) for row in rows)
         outbox.enqueue(db, map(events.conversation_expired, over))

@@ -23,7 +23,10 @@ class StoreStatus:
         overdue: Sessions past their expiry that no sweep has settled yet.
         last_sweep_at: When a sweep last settled some.
         remote: The remote that events are kept for, None if there is none.
-        outbox_pending: Events that wait for it.
+        outbox_pending: Events that wait for it; `outbox.stats()` tells more.
+        outbox_dead: Events that were given up and are kept to look at.
+        outbox_dropped: Events that were ever given up for want of room, or purged while they waited.
+        sync_paused: What somebody has to set right before anything is sent; None for nothing.
         commits: Transactions committed by this process since it opened the file.
         writes: Writing calls in those transactions; more than `commits` when callers shared them.
         busy_waits: How often this process had to wait for another one.
@@ -31,6 +34,7 @@ class StoreStatus:
         sweeps: Passes of the background sweep in this process that looked for expired sessions.
         sweep_failures: Passes that ended in an error.
         sweeps_skipped: Passes that left the work to another sweeper, or did not trust the clock.
+        drain_failures: Passes of the background drain in this process that ended in an error of this machine.
         warnings: What works with less than the usual guarantees.
     """
 
@@ -52,6 +56,9 @@ class StoreStatus:
     last_sweep_at: datetime | None
     remote: str | None
     outbox_pending: int
+    outbox_dead: int
+    outbox_dropped: int
+    sync_paused: str | None
     commits: int
     writes: int
     checkpoints: int
@@ -60,6 +67,7 @@ class StoreStatus:
     sweeps: int
     sweep_failures: int
     sweeps_skipped: int
+    drain_failures: int
     warnings: tuple[str, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +78,28 @@ class ExportReceipt:
     sessions: int
     messages: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReceipt:
+    """What a drain did.
+
+    Attributes:
+        sent: Events that the remote has now.
+        refused: Times that it did not take one, which waits for its next try.
+        dead: Events that were given up: dead letters, kept to look at.
+        requests: How many requests that took.
+        left: Whether events still wait.
+        error: Why it stopped before the end, if the remote could not be used.
+        paused: What somebody has to set right first: "auth" (the key), "config" (the address), "redirect", "certificate".
+        retry_at: When the background tries again.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    dead: int = 0
+    requests: int = 0
+    left: bool = False
+    error: str | None = None
+    paused: str | None = None
+    retry_at: datetime | None = None

@@ -17,6 +17,7 @@ from clocks import START, FrozenClock
 
 import sessionstore
 from sessionstore import AgentStatus, ConversationQuality, InvalidInputError, SessionStore, clock, queries
+from sessionstore.remote.settings import Remote
 from sessionstore.values import AGENT_STATUSES
 
 REMOTE = "https://collector.example"
@@ -39,7 +40,7 @@ def told(store_path: Path) -> Told:
 
 
 def set_remote(store: SessionStore) -> None:
-    store._write(lambda db: queries.outbox.set_remote(db, REMOTE))
+    store._write(lambda db: queries.subscription.set_remote(db, Remote(REMOTE)))
 
 
 def agent(store: SessionStore, agent_id: str = "helper") -> sessionstore.AgentInfo:

@@ -24,6 +24,7 @@ import pytest
 
 import sessionstore
 from sessionstore import InvalidInputError, SessionStore, clock, queries
+from sessionstore.remote.settings import Remote
 from sessionstore.store import timing
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -70,7 +71,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def set_remote(store: SessionStore) -> None:
-    store._write(lambda db: queries.outbox.set_remote(db, REMOTE))
+    store._write(lambda db: queries.subscription.set_remote(db, Remote(REMOTE)))
 
 
 def refuse_rows(store: SessionStore, table: str) -> None:

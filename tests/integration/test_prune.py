@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import sessionstore
 from sessionstore import InvalidInputError, SessionStore, clock
-from sessionstore.queries import outbox
+from sessionstore.queries import subscription
+from sessionstore.remote.settings import Remote
 
 HELLO = {"role": "user", "content": "hello"}
 
@@ -142,7 +143,7 @@ def test_other_namespaces_stay(aged: SessionStore) -> None:
 
 
 def test_what_is_pruned_is_gone_with_all_that_belongs_to_it(aged: SessionStore, dump: Callable[[], dict[str, list[Any]]]) -> None:
-    aged._write(lambda db: outbox.set_remote(db, "https://collector.example"))
+    aged._write(lambda db: subscription.set_remote(db, Remote("https://collector.example")))
     aged.prune(max_sessions=0)
     rows = dump()
     assert [rows[table] for table in ("sessions", "messages", "session_tags", "outbox")] == [[], [], [], []]

@@ -30,8 +30,9 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 import sessionstore
 from sessionstore import InvalidInputError, SessionExpiredError, SessionStore, clock, sql
-from sessionstore.queries import outbox, sweeping
+from sessionstore.queries import outbox, subscription, sweeping
 from sessionstore.queries.statements import STORE_INFO
+from sessionstore.remote.settings import Remote
 from sessionstore.store.sweeps import SWEEP_BATCH, Sweep
 
 TICK = timedelta(microseconds=1)
@@ -44,7 +45,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 
 
 def set_remote(store: SessionStore) -> None:
-    store._write(lambda db: outbox.set_remote(db, REMOTE))
+    store._write(lambda db: subscription.set_remote(db, Remote(REMOTE)))
 
 
 def began_at_start(store: SessionStore) -> None:
@@ -242,7 +243,7 @@ def test_each_expiry_is_told_as_the_remote_api_has_it(store: SessionStore, store
     store.create("nobody's", ttl=90.5)
     frozen.go(3600)
     store.sweep()
-    columns = "key, stream, kind, namespace, body, state, attempts, occurred_at, created_at, next_at, lease_token"
+    columns = "key, stream, kind, namespace, body, state, attempts, occurred_at, created_at, next_at"
     (first, second) = rows(store_path, f"SELECT {columns} FROM outbox WHERE kind = 'conversation_expired' ORDER BY id")
     end = START + timedelta(seconds=90.5)
     assert uuid.UUID(first[0]) != uuid.UUID(second[0])
@@ -256,7 +257,7 @@ def test_each_expiry_is_told_as_the_remote_api_has_it(store: SessionStore, store
         "status": "expired",
         "expiry_reason": "ttl_timeout",
     }
-    assert first[5:] == ("pending", 0, clock.to_text(end), clock.to_text(frozen.now), None, None)
+    assert first[5:] == ("pending", 0, clock.to_text(end), clock.to_text(frozen.now), None)
     assert "agent_id" not in json.loads(second[4])
 
 

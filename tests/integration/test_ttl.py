@@ -35,7 +35,8 @@ from sessionstore import (
     clock,
 )
 from sessionstore.formats import native
-from sessionstore.queries import outbox
+from sessionstore.queries import outbox, subscription
+from sessionstore.remote.settings import Remote
 
 TICK = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
@@ -56,7 +57,7 @@ def in_memory() -> Iterator[SessionStore]:
 
 
 def set_remote(store: SessionStore) -> None:
-    store._write(lambda db: outbox.set_remote(db, REMOTE))
+    store._write(lambda db: subscription.set_remote(db, Remote(REMOTE)))
 
 
 def events(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,190 @@
+"""Deliveries of the outbox: events are claimed with their streams, and settled by who still holds these. Compiled SQL only.
+
+A claim holds streams, not rows: whoever holds a stream sends its events in their order, and nobody else does meanwhile. A hold
+without a token is a wait for the next try. Both end by themselves, so that a killed sender delays its streams and loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from .. import clock, sql
+from ..database.transaction import Transaction
+from ..remote.backoff import LONGEST_WAIT
+from ..remote.settlement import Place, QueuedEvent, Settlement, Trouble
+from . import subscription
+
+_MAX_ERROR_CHARS: Final = 200
+_KEPT: Final = "pending"
+_DEAD: Final = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What there is to deliver, and when.
+
+    Attributes:
+        url: The remote, None if there is none.
+        source: The store's id.
+        pending: Whether any event waits.
+        newest: The id of the newest one that does.
+        retry_at: No request before then, None for at once.
+        paused: Why nothing is sent until somebody does something about it.
+        failures: How often in a row the remote could not be used.
+        failing_since: Since when.
+        sent: How many events were ever delivered.
+        last_error: What the last trouble was, None if it is over.
+        free_at: When the next held stream is free.
+        waits_until: When the next one of those is that wait for another try.
+        is_leased: Whether others hold streams, to send their events; how long that takes, nobody knows.
+    """
+
+    url: str | None
+    source: str
+    pending: bool
+    newest: int | None
+    retry_at: datetime | None
+    paused: str | None
+    failures: int
+    failing_since: datetime | None
+    sent: int
+    last_error: str | None
+    free_at: datetime | None
+    waits_until: datetime | None
+    is_leased: bool
+
+
+def outlook(db: Transaction) -> Outlook:
+    """How deliveries stand."""
+    ((source,),) = db.driver.execute(sql.READ_STORE_ID).fetchall()
+    ((retry_at, paused, failures, failing_since, sent, last_error),) = db.driver.execute(sql.READ_SYNC_STATE).fetchall()
+    newest = db.driver.execute(sql.NEWEST_PENDING).fetchall()
+    ((free_at, waits_until, leases),) = db.driver.execute(sql.NEXT_FREE, (db.now_text, _latest(db))).fetchall()
+    return Outlook(
+        url=subscription.remote(db),
+        source=source,
+        pending=bool(newest),
+        newest=newest[0][0] if newest else None,
+        retry_at=_within(db, retry_at),
+        paused=paused,
+        failures=failures,
+        failing_since=None if failing_since is None else clock.from_text(failing_since),
+        sent=sent,
+        last_error=last_error,
+        free_at=_within(db, free_at),
+        waits_until=_within(db, waits_until),
+        is_leased=leases > 0,
+    )
+
+
+def claimable(db: Transaction, token: str, most: int) -> list[int]:
+    """The ids of the oldest events that nobody else holds. To be read without the lock: it may pass very many that are held."""
+    return [row[0] for row in db.driver.execute(sql.CLAIMABLE, (db.now_text, _latest(db), token, most))]
+
+
+def claim(
+    db: Transaction, token: str, *, most: int, most_bytes: int, lease: timedelta, among: Sequence[int] | None = None
+) -> list[QueuedEvent]:
+    """Hold the streams of the oldest events that nobody holds, and return these events, oldest first.
+
+    Args:
+        db: The open transaction.
+        token: Of the claim.
+        most: How many events at most.
+        most_bytes: How large they may be together; one may be larger.
+        lease: How long the claim holds.
+        among: What was claimable a moment ago. What others have taken meanwhile is left out. Nothing is overtaken: of each stream
+            this begins with its oldest event.
+    """
+    ids = claimable(db, token, most) if among is None else among
+    found: list[QueuedEvent] = []
+    total = 0
+    for row in db.driver.execute(sql.CLAIM, (json.dumps(ids), db.now_text, _latest(db), token)):
+        event = QueuedEvent._make(row)
+        total += event.size_bytes
+        if len(found) == most or (found and total > most_bytes):
+            break
+        found.append(event)
+    until = clock.to_text(db.now + lease)
+    db.driver.executemany(sql.HOLD_STREAM, [(*stream, token, until) for stream in {event.place for event in found}])
+    return found
+
+
+def settle(db: Transaction, settlement: Settlement) -> int:
+    """Store what became of events whose streams are still held with the token; of the others somebody else has taken care.
+
+    Returns:
+        How many of them were somebody else's by now.
+    """
+    ours = settlement.of_streams(held(db, settlement.token))
+    db.driver.executemany(sql.DELETE_EVENT, [(event.id,) for event in ours.sent])
+    if ours.sent:
+        db.driver.execute(sql.COUNT_SENT, (len(ours.sent), db.now_text))
+    for refusal in ours.refused:
+        event, dead = refusal.event, refusal.is_last
+        next_at = None if dead else clock.to_text(db.now + refusal.wait)
+        db.driver.execute(
+            sql.REFUSE_EVENT,
+            (_DEAD if dead else _KEPT, refusal.attempts, next_at, refusal.status, refusal.error[:_MAX_ERROR_CHARS],
+             db.now_text if dead else None, settlement.sent_before, event.id),
+        )  # fmt: skip
+        if next_at is not None:
+            db.driver.execute(sql.HOLD_STREAM, (*event.place, None, next_at))
+    if ours.over:
+        db.driver.execute(sql.FREE_STREAMS, (settlement.token,))
+    if ours.trouble is not None:
+        note_trouble(db, ours.trouble)
+    return settlement.size - ours.size
+
+
+def settle_and_claim(
+    db: Transaction, settlement: Settlement, *, most: int, most_bytes: int, lease: timedelta, among: Sequence[int] | None = None
+) -> list[QueuedEvent]:
+    """Store what became of one claim, and make the next one with the same token: one commit instead of two."""
+    settle(db, settlement)
+    return claim(db, settlement.token, most=most, most_bytes=most_bytes, lease=lease, among=among)
+
+
+def held(db: Transaction, token: str) -> frozenset[Place]:
+    """The streams that are still held with a token: others may have taken them over, and `erase()` takes them away."""
+    return frozenset((namespace, stream) for namespace, stream in db.driver.execute(sql.STREAMS_HELD, (token,)))
+
+
+def release(db: Transaction, token: str) -> None:
+    """Let go of what is held with a token."""
+    db.driver.execute(sql.FREE_STREAMS, (token,))
+
+
+def any_up_to(db: Transaction, newest: int) -> bool:
+    """Whether an event waits that is no newer than this one."""
+    oldest = db.driver.execute(sql.PEEK_PENDING).fetchall()
+    return bool(oldest) and oldest[0][0] <= newest
+
+
+def note_trouble(db: Transaction, trouble: Trouble) -> None:
+    """Keep why the remote cannot be used, and when to try it again."""
+    ((_, _, failures, failing_since, *_),) = db.driver.execute(sql.READ_SYNC_STATE).fetchall()
+    begun = db.now if failing_since is None else min(clock.from_text(failing_since), db.now)
+    wait = trouble.wait_after(failures + 1, db.now - begun)
+    db.driver.execute(
+        sql.NOTE_TROUBLE,
+        (failures + 1, clock.to_text(begun), clock.to_text(db.now + wait), trouble.paused, trouble.status,
+         trouble.error[:_MAX_ERROR_CHARS]),
+    )  # fmt: skip
+
+
+def _latest(db: Transaction) -> str:
+    """No hold ends later, unless it was made by a clock that was ahead."""
+    return clock.to_text(db.now + LONGEST_WAIT)
+
+
+def _within(db: Transaction, stored: str | None) -> datetime | None:
+    """A stored instant to wait for; None if it is past, or so far ahead that it comes from a clock that was."""
+    if stored is None:
+        return None
+    instant = clock.from_text(stored)
+    return instant if db.now < instant <= db.now + LONGEST_WAIT else None
