@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import UNSET, AnalyticsFilters, MessageDetails, NewMessage, SessionAttributes, SessionFilters, TimerOptions
 from .errors import (
+    AuthError,
     ClosedStoreError,
     ConfigError,
     ConflictError,
@@ -27,6 +28,9 @@ from .errors import (
     NotFoundError,
     QuotaError,
     ReadOnlyStoreError,
+    RedirectRefusedError,
+    RejectedError,
+    ResponseError,
     SchemaTooNewError,
     SessionExpiredError,
     SessionStoreError,
@@ -35,6 +39,7 @@ from .errors import (
     StoreIOError,
     StoreOpenError,
     StoreWarning,
+    SyncError,
     UnsafePathError,
     UnsafePermissionsWarning,
     UpgradeError,
@@ -43,6 +48,7 @@ from .errors import (
 from .handle import SessionHandle
 from .opening import open
 from .store import SessionStore
+from .store.outbox import Outbox
 from .store.timing import AsyncTimer, Timer, Timing
 from .tracked_ids import SessionIdParts, parse_session_id
 from .values import (
@@ -60,23 +66,27 @@ from .values.agents import Activity, ActivityCounts, AgentConversations, AgentIn
 from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 from .values.conversations import Conversation, SessionStats
 from .values.health import Check, Diagnosis, StoreStatus
-from .values.receipts import DeleteReceipt, ExportReceipt, ImportReceipt, SweepReceipt
+from .values.outbox import BackfillReceipt, OutboxEvent, OutboxStats
+from .values.receipts import DeleteReceipt, DrainReceipt, ExportReceipt, ImportReceipt, SweepReceipt
 
 if TYPE_CHECKING:
-    from .aio import AsyncSessionHandle, AsyncSessionStore, aopen
+    from .aio import AsyncOutbox, AsyncSessionHandle, AsyncSessionStore, aopen
     from .background import AsyncBackground, Background
+    from .remote.settings import Remote
     from .trackers import AgentOperationsTracker, AgentPerformanceTracker
 
     __version__: str
 
-# What loads an event loop's libraries is loaded when it is asked for.
+# What loads more than this package is loaded when it is asked for.
 _LAZY = {
     "AgentOperationsTracker": "trackers",
     "AgentPerformanceTracker": "trackers",
     "AsyncBackground": "background",
+    "AsyncOutbox": "aio",
     "AsyncSessionHandle": "aio",
     "AsyncSessionStore": "aio",
     "Background": "background",
+    "Remote": "remote.settings",
     "aopen": "aio",
 }
 
@@ -91,9 +101,12 @@ __all__ = [
     "AgentStatus",
     "AnalyticsFilters",
     "AsyncBackground",
+    "AsyncOutbox",
     "AsyncSessionHandle",
     "AsyncSessionStore",
     "AsyncTimer",
+    "AuthError",
+    "BackfillReceipt",
     "Background",
     "Check",
     "ClosedStoreError",
@@ -104,6 +117,7 @@ __all__ = [
     "DeleteReceipt",
     "Diagnosis",
     "DiskFullError",
+    "DrainReceipt",
     "ExportReceipt",
     "Failures",
     "ForeignDatabaseError",
@@ -117,12 +131,19 @@ __all__ = [
     "NotADatabaseError",
     "NotFoundError",
     "OperationsOverview",
+    "Outbox",
+    "OutboxEvent",
+    "OutboxStats",
     "Overview",
     "Page",
     "QualityScores",
     "QueryResult",
     "QuotaError",
     "ReadOnlyStoreError",
+    "RedirectRefusedError",
+    "RejectedError",
+    "Remote",
+    "ResponseError",
     "ResponseTimes",
     "SchemaTooNewError",
     "SessionAttributes",
@@ -142,6 +163,7 @@ __all__ = [
     "StoreWarning",
     "SuccessRates",
     "SweepReceipt",
+    "SyncError",
     "Timer",
     "TimerOptions",
     "Timing",

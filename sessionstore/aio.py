@@ -24,10 +24,13 @@ from .database.transaction import Work
 from .handle import BoundHandle, bound
 from .opening import open as open_store
 from .store import SessionStore
+from .store.outbox import Outbox
 from .store.sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
+from .store.syncing import DEFAULT_DRAIN_TIMEOUT, DEFAULT_FLUSH_TIMEOUT, drain_arguments, flush_argument
 from .store.timing import AsyncTimer, TimerCalls, TimerSettings
 from .values import Message
-from .values.receipts import SweepReceipt
+from .values.outbox import BackfillReceipt
+from .values.receipts import DrainReceipt, SweepReceipt
 from .waiting import Arrival, Outcome, in_thread
 
 if TYPE_CHECKING:
@@ -40,11 +43,12 @@ T = TypeVar("T")
 class _Recorded(Generic[T]):
     """The work of a call: a read, a write, or a write if the read finds nothing."""
 
-    __slots__ = ("read", "write")
+    __slots__ = ("full", "read", "write")
 
-    def __init__(self, read: Work[T] | Work[T | None] | None, write: Work[T] | None) -> None:
+    def __init__(self, read: Work[T] | Work[T | None] | None, write: Work[T] | None, *, full: bool = False) -> None:
         self.read = read
         self.write = write
+        self.full = full
 
 
 class _Recorder(SessionStore):
@@ -54,13 +58,13 @@ class _Recorder(SessionStore):
         self._require_open()
         return cast(T, _Recorded(work, None))
 
-    def _write(self, work: Work[T]) -> T:
+    def _write(self, work: Work[T], *, full: bool = False) -> T:
         self._require_writable()
-        return cast(T, _Recorded(None, work))
+        return cast(T, _Recorded(None, work, full=full))
 
-    def _read_or_write(self, read: Work[T | None], write: Work[T]) -> T:
+    def _read_or_write(self, read: Work[T | None], write: Work[T], *, full: bool = False) -> T:
         self._require_open()
-        return cast(T, _Recorded(read, write))
+        return cast(T, _Recorded(read, write, full=full))
 
 
 def _awaited(
@@ -87,6 +91,42 @@ def _in_thread(
     return call
 
 
+def _of_outbox(
+    method: Callable[Concatenate[Outbox, P], T],
+) -> Callable[Concatenate[AsyncOutbox, P], Coroutine[Any, Any, T]]:
+    @functools.wraps(method)
+    async def call(self: AsyncOutbox, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        store = self._store
+        return await store._run(method(store._recorder.outbox, *args, **kwargs))  # noqa: SLF001
+
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return call
+
+
+class AsyncOutbox:
+    """The events of a file that are to be told to its remote, as `store.outbox`. The methods are those of `Outbox`, awaited."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: AsyncSessionStore) -> None:
+        self._store = store
+
+    async def backfill(self, *, limit: int | None = None) -> BackfillReceipt:
+        """Add the events of what happened before the remote was set. The argument is that of the sync method."""
+        return await in_thread(lambda: self._store._store.outbox.backfill(limit=limit))  # noqa: SLF001
+
+    stats = _of_outbox(Outbox.stats)
+    list = _of_outbox(Outbox.list)
+    dead = _of_outbox(Outbox.dead)
+    get = _of_outbox(Outbox.get)
+    requeue = _of_outbox(Outbox.requeue)
+    purge = _of_outbox(Outbox.purge)
+    erase = _of_outbox(Outbox.erase)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._store!r}>"
+
+
 class AsyncSessionStore(TimerCalls[AsyncTimer]):
     """Sessions and their messages in one file, for asyncio and trio. `sessionstore.aopen()` makes it.
 
@@ -110,14 +150,19 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         """What the store was opened with."""
         return self._settings
 
+    @property
+    def outbox(self) -> AsyncOutbox:
+        """The events that are to be told to the remote: what waits, what was given up, and what is to become of it."""
+        return AsyncOutbox(self)
+
     def in_namespace(self, namespace: str) -> AsyncSessionStore:
         """The same file, seen in another namespace. It closes with this store."""
         return AsyncSessionStore(self._store.in_namespace(namespace))
 
-    async def close(self) -> None:
-        """Finish running calls and let go of the file. A second close does nothing."""
-        self._recorder.close()
-        await in_thread(self._store.close)
+    async def close(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> None:
+        """Try to deliver what waits, finish running calls and let go of the file. The argument is that of the sync method."""
+        self._recorder.close(drain_timeout=0)
+        await in_thread(lambda: self._store.close(drain_timeout=drain_timeout))
 
     aclose = close
 
@@ -163,6 +208,19 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
                 return sweep.receipt()
             await anyio.sleep(SWEEP_PAUSE)
 
+    async def drain(self, *, timeout: float | None = None, limit: int | None = None) -> DrainReceipt:  # noqa: ASYNC109
+        """Send the events that wait to the remote, in this loop. The arguments are those of the sync method."""
+        from .delivery import calls
+
+        seconds, most = drain_arguments(timeout, limit)
+        return await calls.adrain(self, await self._access(), seconds=seconds, limit=most)
+
+    async def flush(self, timeout: float = DEFAULT_FLUSH_TIMEOUT) -> bool:  # noqa: ASYNC109
+        """Wait until the events that are there now are delivered. The argument is that of the sync method."""
+        from .delivery import calls
+
+        return await calls.aflush(self, await self._access(), seconds=flush_argument(timeout))
+
     def _new_timer(self, settings: TimerSettings) -> AsyncTimer:
         return AsyncTimer(settings, self.record, self._store._lose_metric)  # noqa: SLF001
 
@@ -205,6 +263,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     import_file = _in_thread(SessionStore.import_file)
     export_file = _in_thread(SessionStore.export_file)
     prune = _in_thread(SessionStore.prune)
+    set_remote = _in_thread(SessionStore.set_remote)
     record = _awaited(SessionStore.record)
     register_agent = _awaited(SessionStore.register_agent)
     set_status = _awaited(SessionStore.set_status)
@@ -216,6 +275,16 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
     _any_due = _awaited(SessionStore._any_due)  # noqa: SLF001
     _sweep_batch = _awaited(SessionStore._sweep_batch)  # noqa: SLF001
+    _outlook = _awaited(SessionStore._outlook)  # noqa: SLF001
+    _any_up_to = _awaited(SessionStore._any_up_to)  # noqa: SLF001
+    _claim = _awaited(SessionStore._claim)  # noqa: SLF001
+    _held = _awaited(SessionStore._held)  # noqa: SLF001
+    _settle = _awaited(SessionStore._settle)  # noqa: SLF001
+    _settle_and_claim = _awaited(SessionStore._settle_and_claim)  # noqa: SLF001
+    _release = _awaited(SessionStore._release)  # noqa: SLF001
+    _note_trouble = _awaited(SessionStore._note_trouble)  # noqa: SLF001
+    _purge_settled = _awaited(SessionStore._purge_settled)  # noqa: SLF001
+    _access = _in_thread(SessionStore._access)  # noqa: SLF001
 
     async def _run(self, recorded: T) -> T:
         work = cast("_Recorded[T]", recorded)
@@ -224,7 +293,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
             if found is not None or work.write is None:
                 return cast(T, found)
         self._recorder._require_writable()  # noqa: SLF001
-        return await self._write(cast("Work[T]", work.write))
+        return await self._write(cast("Work[T]", work.write), full=work.full)
 
     async def _read(self, work: Work[T] | Work[T | None]) -> T | None:
         outcome = Outcome(lambda: self._database.read(work, timeout=self._settings.busy_timeout))
@@ -232,14 +301,18 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         await outcome.arrival.wait()
         return outcome.get()
 
-    async def _write(self, work: Work[T]) -> T:
+    async def _write(self, work: Work[T], *, full: bool = False) -> T:
         arrival = Arrival()
         settings = self._settings
         deadline = time.monotonic() + settings.busy_timeout
-        job = WriteJob(work, full=settings.durability == "full", deadline=deadline, notify=arrival.set)
+        job = WriteJob(work, full=full or settings.durability == "full", deadline=deadline, notify=arrival.set)
         self._database.submit(job)
         try:
             await arrival.wait()
+        except GeneratorExit:
+            # The coroutine is closed, maybe after the end of its loop: it may not wait any more.
+            self._database.writer.withdraw(job)
+            raise
         except BaseException:
             if not self._database.writer.withdraw(job):
                 await arrival.wait_through()

@@ -1,4 +1,4 @@
-"""Work that goes on beside the calls: the periodic sweep, in a daemon thread of its own or in a task group of the caller's."""
+"""Work that goes on beside the calls, sweeps and deliveries, in a daemon thread of its own or in a task group of the caller's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal
 
-from . import clock, inputs
+from . import clock, inputs, loops
 from .aio import AsyncSessionStore
 from .config import DEFAULT_INTERVAL
+from .delivery.standing import StandingDrain
 from .errors import ClosedStoreError, ForkedStoreError
 from .logs import log
 from .store import SessionStore
@@ -30,6 +31,7 @@ _LEASE_SECONDS: Final = 60.0
 # How far the wall clock may stray from the monotonic one, and how long it must not, to be believed after a doubt.
 _STEADY: Final = timedelta(seconds=60)
 _BELIEVED_AFTER: Final = timedelta(days=1)
+_DEAD_ARE_KEPT: Final = timedelta(days=30)
 
 
 class _Housekeeping:
@@ -47,6 +49,7 @@ class _Housekeeping:
         while True:
             try:
                 await self._sweep()
+                await self._store._purge_settled(_DEAD_ARE_KEPT)  # noqa: SLF001 - a part of the library
             except (ClosedStoreError, ForkedStoreError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever went wrong may go right the next time
@@ -78,6 +81,13 @@ class _Housekeeping:
             self._doubted = (now, ticks)
             return False
         return passed >= _BELIEVED_AFTER and self._store.settings.on_expire == "keep"
+
+
+async def _work(store: AsyncSessionStore, interval: float) -> None:
+    """All that goes on beside the calls, until it is cancelled or the store is closed."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_Housekeeping(store, interval).run, name="sessionstore-sweeps")
+        group.start_soon(StandingDrain(store).run, name="sessionstore-deliveries")
 
 
 class Background:
@@ -124,7 +134,7 @@ class AsyncBackground:
     async def __aenter__(self) -> Self:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._group.start_soon(_Housekeeping(self._store, self._interval).run, name="sessionstore-background")
+        self._group.start_soon(_work, self._store, self._interval, name="sessionstore-background")
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -146,7 +156,8 @@ class _Thread:
         self._process = os.getpid()
         # A handle of its own: the one that came first may be closed while others go on.
         own = SessionStore(store._database, store.settings)  # noqa: SLF001 - a part of the library
-        self._housekeeping = _Housekeeping(AsyncSessionStore(own), interval)
+        self._store = AsyncSessionStore(own)
+        self._interval = interval
         self._cancel: Callable[[], object] | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name="sessionstore-background", daemon=True)
@@ -206,7 +217,7 @@ class _Thread:
 
     def _main(self) -> None:
         try:
-            anyio.run(self._serve, backend="asyncio")
+            loops.run(self._serve)
         finally:
             self._ready.set()
 
@@ -215,7 +226,7 @@ class _Thread:
             with anyio.CancelScope() as scope:
                 self._cancel = lambda: portal.start_task_soon(scope.cancel)
                 self._ready.set()
-                await self._housekeeping.run()
+                await _work(self._store, self._interval)
 
 
 @functools.cache

@@ -114,18 +114,19 @@ async def in_thread(call: Callable[[], T], *, undo: Callable[[T], None] | None =
 
     A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets its result.
     """
-    outcome = _started(call)
+    outcome = begun_in_thread(call)
     try:
         await outcome.arrival.wait()
     except BaseException:
         await outcome.arrival.wait_through()
         if undo is not None and outcome.succeeded:
-            await _started(lambda: undo(outcome.get())).arrival.wait_through()
+            await begun_in_thread(lambda: undo(outcome.get())).arrival.wait_through()
         raise
     return outcome.get()
 
 
-def _started(call: Callable[[], T]) -> Outcome[T]:
+def begun_in_thread(call: Callable[[], T]) -> Outcome[T]:
+    """A long call, begun in a daemon thread of its own, for who may leave it to itself."""
     outcome = Outcome(call)
     threading.Thread(target=outcome.run, name="sessionstore-call", daemon=True).start()
     return outcome

@@ -68,15 +68,16 @@ class Calls:
         self._require_open()
         return self._database.read(work, timeout=self._settings.busy_timeout)
 
-    def _write(self, work: Work[T]) -> T:
+    def _write(self, work: Work[T], *, full: bool = False) -> T:
+        """Do the work; with `full` it survives a power loss whatever the durability of the store."""
         self._require_writable()
         settings = self._settings
-        return self._database.write(work, full=settings.durability == "full", timeout=settings.busy_timeout)
+        return self._database.write(work, full=full or settings.durability == "full", timeout=settings.busy_timeout)
 
-    def _read_or_write(self, read: Work[T | None], write: Work[T]) -> T:
+    def _read_or_write(self, read: Work[T | None], write: Work[T], *, full: bool = False) -> T:
         """Write only if there is nothing to read: a commit costs a sync of the disk."""
         found = self._read(read)
-        return self._write(write) if found is None else found
+        return self._write(write, full=full) if found is None else found
 
     def _require_open(self) -> None:
         if self._closed:

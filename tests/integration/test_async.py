@@ -126,18 +126,23 @@ async def test_a_cancelled_write_is_there_or_never_comes(tmp_path: Path) -> None
     outcomes = []
     async with sessionstore.aopen(tmp_path / "a.db") as store:
         await store.session("s")
-        for number in range(60):
+        longest = 0.003
+        for number in range(600):
+            if number >= 60 and {(False, False), (True, True)} <= set(outcomes):
+                break
             name = f"message {number}"
             done = []
             async with anyio.create_task_group() as others:
                 for _ in range(chance.randrange(4)):
                     others.start_soon(store.append, "s", "user", "other")
-                with anyio.move_on_after(chance.uniform(0, 0.003)):
+                with anyio.move_on_after(chance.uniform(0, longest)):
                     await store.append("s", "user", name)
                     done.append(name)
             there = await settled(store, {name})
             assert there >= set(done), "an acknowledged write is not there"
             outcomes.append((bool(done), bool(there)))
+            # How long a write takes depends on the machine's load: the moments of the cancellations follow it, both ways.
+            longest *= 0.8 if done else 0.95 if there else 1.25
         messages = await store.messages("s")
         assert [message.seq for message in messages] == list(range(1, len(messages) + 1))
         assert (await store.doctor()).ok
@@ -332,9 +337,10 @@ def public_names(kind: type) -> set[str]:
 SAME_FACES = [
     pytest.param(sessionstore.SessionStore, sessionstore.AsyncSessionStore, {"aclose"}, id="store"),
     pytest.param(sessionstore.SessionHandle, sessionstore.AsyncSessionHandle, set(), id="handle"),
+    pytest.param(sessionstore.Outbox, sessionstore.AsyncOutbox, set(), id="outbox"),
 ]
 # What needs neither a file nor a wait stays a plain call.
-PLAIN = {"background", "in_namespace", "namespace", "session_id", "settings", "store", "timer", "track"}
+PLAIN = {"background", "in_namespace", "namespace", "outbox", "session_id", "settings", "store", "timer", "track"}
 
 
 @pytest.mark.parametrize(("plain", "awaited", "extra"), SAME_FACES)

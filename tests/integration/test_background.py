@@ -17,7 +17,8 @@ import anyio
 import pytest
 
 import sessionstore
-from sessionstore import SessionStore, background, clock
+from sessionstore import SessionStore, background, clock, queries
+from sessionstore.remote.settings import Remote
 
 SOON = 1e-6
 LONG = 10.0
@@ -137,6 +138,69 @@ def test_a_store_that_is_only_read_has_no_background(store_path: Path) -> None:
 def test_a_wrong_interval_is_refused(store: SessionStore, interval: object) -> None:
     with pytest.raises(sessionstore.InvalidInputError, match="interval"):
         store.background(interval=interval)  # type: ignore[arg-type]
+
+
+def given_up(store: SessionStore) -> int:
+    """Fill the outbox with a dead event, an erased one and one that waits; returns how many are there."""
+    remote = Remote("https://collector.example")
+    store._write(lambda db: queries.subscription.set_remote(db, remote))
+    for name in ("dead", "erased", "waiting"):
+        store.record("x", 1, session_id=name)
+    store.outbox.erase("erased", tell=False)
+    at = clock.to_text(clock.utc_now())
+    store._write(
+        lambda db: db.driver.execute("UPDATE outbox SET state = 'dead', settled_at = ? WHERE stream = 'session:dead'", (at,))
+    )
+    return len(store.outbox.list())
+
+
+def states(store: SessionStore) -> list[str]:
+    return sorted(event.state for event in store.outbox.list())
+
+
+def test_it_purges_dead_and_erased_events_after_thirty_days(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given_up(store) == 3
+    ahead = timedelta(days=29, hours=23)
+    monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) + ahead)
+    with store.background(interval=0.05):
+        assert eventually(lambda: store.status().sweeps >= 3)
+        assert states(store) == ["dead", "erased", "pending"]
+        ahead = timedelta(days=30, hours=1)
+        assert eventually(lambda: states(store) == ["pending"])
+
+
+def test_it_purges_nothing_while_the_clock_is_doubtful(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.session("due", ttl=60)
+    given_up(store)
+    monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) + timedelta(days=3_653))
+    with store.background(interval=0.05):
+        assert eventually(lambda: store.status().sweeps_skipped >= 3)
+    assert states(store) == ["dead", "erased", "pending"]
+
+
+def test_it_keeps_no_more_than_a_thousand_events_that_the_remote_has_no_use_for(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock says."""
+    given_up(store)
+    now = clock.to_text(clock.utc_now())
+    row = (
+        "INSERT INTO outbox (key, stream, kind, namespace, body, state, attempts, occurred_at, created_at, settled_at, last_error)"
+    )
+    values = [(f"key {number}", now, now, now) for number in range(1_050)]
+    store._write(
+        lambda db: db.driver.executemany(
+            f"{row} VALUES (?, 'metrics', 'metric', '', '{{}}', 'dead', 0, ?, ?, ?, 'unsupported: no such kind')",
+            values,
+        )
+    )
+    monkeypatch.setattr(clock, "utc_now", lambda: datetime.now(UTC) + timedelta(days=3_653))
+    with store.background(interval=0.05):
+        assert eventually(lambda: store.outbox.stats().unsupported == 1_000)
+    assert store.outbox.stats().dropped == 50
+    assert store.outbox.get("key 49") is None
+    assert store.outbox.get("key 50") is not None
+    assert store.outbox.stats().dead == 1_001, "the one that was rejected is kept"
 
 
 def test_a_clock_far_ahead_is_believed_once_it_has_run_evenly_for_long(

@@ -9,17 +9,22 @@ from typing import Any, Literal, assert_type
 
 import sessionstore
 from sessionstore import (
+    AgentOperationsTracker,
+    AgentPerformanceTracker,
     AsyncSessionHandle,
     AsyncSessionStore,
     AsyncTimer,
+    Conversation,
     DeleteReceipt,
     Diagnosis,
+    DrainReceipt,
     Failures,
     Message,
     NewMessage,
     Overview,
     Page,
     QueryResult,
+    Remote,
     ResponseTimes,
     SessionHandle,
     SessionInfo,
@@ -97,6 +102,11 @@ def the_store(store: SessionStore) -> None:
     store.timer("x", session="s")  # type: ignore[call-arg]
     assert_type(store.import_file("a.jsonl"), ImportReceipt)
     assert_type(store.export_file(Path("a.jsonl")), ExportReceipt)
+    assert_type(store.drain(timeout=1.5, limit=10), DrainReceipt)
+    assert_type(store.flush(5), bool)
+    store.set_remote(Remote("https://api.example.com", str, sync_messages=True, on_full="raise"), replace=True)
+    store.set_remote("https://api.example.com", lambda: "key")
+    store.set_remote(8080)  # type: ignore[arg-type]
     store.session("s", colour="red")  # type: ignore[call-arg]
     store.append("s", "user", "x", tokens=1)  # type: ignore[call-arg]
     store.append("s", "user", "x", input_tokens="1")  # type: ignore[arg-type]
@@ -209,3 +219,19 @@ def values(message: Message, info: SessionInfo, page: Page[SessionInfo]) -> None
     assert_type(list(page), list[SessionInfo])
     info.title = "t"  # type: ignore[misc]
     message.seq = 1  # type: ignore[misc]
+
+
+def the_trackers(perf: AgentPerformanceTracker, ops: AgentOperationsTracker) -> None:
+    assert_type(perf.get_success_rates(source="remote"), SuccessRates)
+    assert_type(perf.get_session_info("s", source="local"), Conversation | None)
+    assert_type(ops.get_active_agents(source="remote")[0]["agent_id"], str)
+    perf.get_success_rates(source="elsewhere")  # type: ignore[arg-type]
+    perf.get_failed_sessions("a", None, None, 5)  # type: ignore[call-arg]
+    perf.close(drain_timeout=0.5)
+
+
+async def the_trackers_awaited(perf: AgentPerformanceTracker, store: AsyncSessionStore) -> None:
+    assert_type(await perf.get_success_rates_async("a", source="remote"), SuccessRates)
+    await perf.close_async(drain_timeout=0.5)
+    assert_type(await store.drain(timeout=1.5), DrainReceipt)
+    assert_type(await store.flush(5), bool)

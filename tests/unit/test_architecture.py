@@ -55,10 +55,10 @@ FLOORS: list[tuple[str, tuple[str, ...]]] = [
     ("the file", ("database.",)),
     ("queries", ("queries.",)),
     ("formats", ("formats.",)),
-    ("stores", ("store.", "handle", "diagnosis", "opening", "waiting", "aio", "background")),
+    ("stores", ("store.", "handle", "diagnosis", "opening", "waiting", "loops", "aio", "delivery.", "background")),
     ("trackers", ("trackers.",)),
     ("the front door", ("",)),
-    ("edges", ("cli.", "__main__")),
+    ("edges", ("collector.", "cli.", "__main__")),
 ]
 
 
