@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict, TypeVar
 
+from ..delivery.asking import Question
 from ..store import SessionStore
 from ..values.agents import Activity, AgentInfo, OperationsOverview
+from .remote_answers import Source, about_agent, recent_activity
 from .tracker import Call, Tracker, awaited
 
 T = TypeVar("T")
@@ -42,10 +44,14 @@ class ActivityAnswer(TypedDict):
 class AgentOperationsTracker(Tracker):
     """Follows agents: it is told of their status and what they do, and answers how they are.
 
+    Questions are answered by the file, or with `source="remote"` by the remote: its JSON as it is, or one of the kinds of
+    `SyncError`; `ConfigError` without a `base_url`.
+
     Args:
-        base_url: The remote API that events are kept for in the outbox; None adds none. It belongs to the file: all programs
-            on it keep their events from then on. No call waits for it, and this version does not deliver them yet.
-        api_key: Its key, or a callable that returns it; kept for that delivery, in memory only.
+        base_url: The remote API that events are kept for and delivered to; None adds none. It belongs to the file: all programs
+            on it keep their events from then on. The background, which the first recording starts, delivers them; no recording
+            waits for it.
+        api_key: Its key, or a callable that returns it; kept in memory only. By default `SESSIONSTORE_SYNC_TOKEN`.
         options: Those of both trackers, see `TrackerOptions`.
 
     Raises:
@@ -101,21 +107,33 @@ class AgentOperationsTracker(Tracker):
         """
         return self._note(lambda store: store.log_activity(agent_id, action, details, duration=duration), activity_answer)
 
-    def get_active_agents(self) -> list[AgentAnswer]:
+    def get_active_agents(self, *, source: Source = "local") -> list[AgentAnswer]:
         """The agents that are not offline, by their ids. An agent that was not heard of for a while is offline."""
-        return self._ask(lambda store: store.agents(), _alive)
+        return self._ask(source, lambda: Question("/agents/active"), lambda store: store.agents(), _alive)
 
-    def get_agent_status(self, agent_id: str) -> AgentAnswer | None:
+    def get_agent_status(self, agent_id: str, *, source: Source = "local") -> AgentAnswer | None:
         """How an agent is, None if it was never heard of. `reported_status` is what it told last."""
-        return self._ask(lambda store: store.agent(agent_id), _agent_or_none)
+        return self._ask(
+            source,
+            lambda: about_agent(agent_id, self._source, self._store.namespace),
+            lambda store: store.agent(agent_id),
+            _agent_or_none,
+        )
 
-    def get_recent_activity(self, limit: int = 50, agent_id: str | None = None) -> list[ActivityAnswer]:
+    def get_recent_activity(
+        self, limit: int = 50, agent_id: str | None = None, *, source: Source = "local"
+    ) -> list[ActivityAnswer]:
         """What an agent or all of them did, registrations and statuses among it, the newest first."""
-        return self._ask(lambda store: store.activity(agent_id=agent_id, limit=limit), _activities)
+        return self._ask(
+            source,
+            lambda: recent_activity(agent_id, limit),
+            lambda store: store.activity(agent_id=agent_id, limit=limit),
+            _activities,
+        )
 
-    def get_operations_overview(self) -> OperationsOverview:
+    def get_operations_overview(self, *, source: Source = "local") -> OperationsOverview:
         """Agents by status, the last activity and counts, as `SessionStore.operations_overview` has it."""
-        return self._ask(lambda store: store.operations_overview())
+        return self._ask(source, lambda: Question("/operations/overview"), lambda store: store.operations_overview())
 
     def _note(self, make: Callable[[SessionStore], Any], shown: Callable[[Any], T], told: Callable[[T], None] | None = None) -> T:
         return self._run(Call(make, shown, records=True, told=told))

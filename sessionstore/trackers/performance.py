@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
@@ -10,12 +11,26 @@ from typing import Any, Final, Unpack
 from .. import inputs, queries
 from ..arguments import UNSET, AnalyticsFilters, SessionEnd, new_session, session_end
 from ..database.transaction import Transaction
-from ..errors import InvalidInputError
-from ..remote.credentials import ApiKey
+from ..delivery.asking import place
+from ..errors import InvalidInputError, SyncError
+from ..logs import log
+from ..remote.credentials import ApiKey, require_valid
+from ..store.analytics import DEFAULT_FAILURES
 from ..tracked_ids import tracked_agent
 from ..values import SessionInfo
 from ..values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates
 from ..values.conversations import Conversation, SessionStats, conversation
+from .remote_answers import (
+    SOURCES,
+    Source,
+    Undone,
+    about_conversation,
+    active_conversations,
+    asked,
+    failed_sessions,
+    figures,
+    found_or_asked,
+)
 from .tracker import Tracker, TrackerOptions, awaited
 
 _HOUR: Final = 3_600.0
@@ -24,10 +39,14 @@ _HOUR: Final = 3_600.0
 class AgentPerformanceTracker(Tracker):
     """Follows conversations: it is told when they start and how they end, and answers how well they go.
 
+    Questions about how well they go are answered by the file, or with `source="remote"` by the remote: its JSON as it is, or one of
+    the kinds of `SyncError`; `ConfigError` without a `base_url`.
+
     Args:
-        base_url: The remote API that events are kept for in the outbox; None adds none. It belongs to the file: all programs
-            on it keep their events from then on. No call waits for it, and this version does not deliver them yet.
-        api_key: Its key, or a callable that returns it; kept for that delivery, in memory only.
+        base_url: The remote API that events are kept for and delivered to; None adds none. It belongs to the file: all programs
+            on it keep their events from then on. The background, which the first recording starts, delivers them; no recording
+            waits for it.
+        api_key: Its key, or a callable that returns it; kept in memory only. By default `SESSIONSTORE_SYNC_TOKEN`.
         session_ttl_hours: Hours without a sign of life after which a conversation expires; None for never.
         options: Those of both trackers, see `TrackerOptions`.
 
@@ -46,6 +65,7 @@ class AgentPerformanceTracker(Tracker):
     ) -> None:
         # First of all: a traceback shows the variables of a frame, and this one then holds no key.
         api_key = ApiKey.of(api_key)
+        require_valid(api_key)
         self._ttl = inputs.life("session_ttl_hours", session_ttl_hours, unit=_HOUR)
         super().__init__(base_url, api_key, **options)
 
@@ -160,17 +180,36 @@ class AgentPerformanceTracker(Tracker):
         wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace
         return self._look(lambda db: queries.conversation_lives.remaining(db, namespace, wanted))
 
-    def get_session_info(self, session_id: str) -> Conversation | None:
-        """What is known about a conversation, live or over; None if nothing is."""
-        wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace
-        return self._look(lambda db: _conversation_or_none(queries.conversations.known(db, namespace, wanted)))
+    def get_session_info(self, session_id: str, *, source: Source = "local") -> Conversation | None:
+        """What is known about a conversation, live or over; None if nothing is.
 
-    def get_active_conversations(self, agent_id: str | None = None) -> list[Conversation]:
+        One that the file does not know is asked for at the remote, if the tracker has a `base_url`: that may take as long as its
+        `timeout`. A remote that gives no answer then knows nothing, either; with `source="remote"` that is an error.
+        """
+        wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace
+
+        def further() -> Undone[Conversation | None]:
+            # Not as one of this store, which does not know it: another machine may have begun it.
+            return asked(self._base(), about_conversation(wanted))
+
+        def told(error: SyncError) -> None:
+            log(logging.DEBUG, "question_failed", "the remote was asked about a session that is unknown here, and gave no answer",
+                logger=self._logger, session_id=wanted, reason=error)  # fmt: skip
+
+        if inputs.choice("source", source, SOURCES) == "remote":
+            ours: Undone[Conversation | None] = asked(self._base(), about_conversation(wanted, place(self._source, namespace)))
+            return self._do(ours)
+        look = self._looking(lambda db: _conversation_or_none(queries.conversations.known(db, namespace, wanted)))
+        return self._do(look if self._remote is None else found_or_asked(look, further, told))
+
+    def get_active_conversations(self, agent_id: str | None = None, *, source: Source = "local") -> list[Conversation]:
         """The conversations that are open and not expired, of an agent or of all, the newest first."""
         agent, namespace = inputs.optional_identifier("agent_id", agent_id), self._store.namespace
-        return self._look(
-            lambda db: [conversation(info) for info in queries.conversation_lives.active(db, namespace, agent_id=agent)]
-        )
+
+        def look(db: Transaction) -> list[Conversation]:
+            return [conversation(info) for info in queries.conversation_lives.active(db, namespace, agent_id=agent)]
+
+        return self._ask(source, lambda: active_conversations(agent), lambda store: store._read(look))  # noqa: SLF001
 
     def set_session_ttl(self, hours: float | None) -> int:
         """Give future conversations of this tracker another life, and all live ones that trackers began in this namespace.
@@ -211,25 +250,40 @@ class AgentPerformanceTracker(Tracker):
     # -- how well they go; periods are half open, a conversation belongs to the one in which it began
 
     def get_success_rates(
-        self, agent_id: str | None = None, start_date: date | datetime | None = None, end_date: date | datetime | None = None
+        self,
+        agent_id: str | None = None,
+        start_date: date | datetime | None = None,
+        end_date: date | datetime | None = None,
+        *,
+        source: Source = "local",
     ) -> SuccessRates:
         """Completed conversations over ended ones, by agent and overall, as `SessionStore.success_rates` has it."""
         filters = _filters(agent_id, start_date, end_date)
-        return self._ask(lambda store: store.success_rates(**filters))
+        return self._ask(source, lambda: figures("success-rates", filters), lambda store: store.success_rates(**filters))
 
     def get_response_times(
-        self, agent_id: str | None = None, start_date: date | datetime | None = None, end_date: date | datetime | None = None
+        self,
+        agent_id: str | None = None,
+        start_date: date | datetime | None = None,
+        end_date: date | datetime | None = None,
+        *,
+        source: Source = "local",
     ) -> ResponseTimes:
         """Milliseconds from question to answer, by agent and overall, as `SessionStore.response_times` has it."""
         filters = _filters(agent_id, start_date, end_date)
-        return self._ask(lambda store: store.response_times(**filters))
+        return self._ask(source, lambda: figures("response-times", filters), lambda store: store.response_times(**filters))
 
     def get_conversation_quality(
-        self, agent_id: str | None = None, start_date: date | datetime | None = None, end_date: date | datetime | None = None
+        self,
+        agent_id: str | None = None,
+        start_date: date | datetime | None = None,
+        end_date: date | datetime | None = None,
+        *,
+        source: Source = "local",
     ) -> QualityScores:
         """Quality scores and their distribution, by agent and overall, as `SessionStore.quality` has it."""
         filters = _filters(agent_id, start_date, end_date)
-        return self._ask(lambda store: store.quality(**filters))
+        return self._ask(source, lambda: figures("quality", filters), lambda store: store.quality(**filters))
 
     def get_failed_sessions(
         self,
@@ -237,19 +291,29 @@ class AgentPerformanceTracker(Tracker):
         start_date: date | datetime | None = None,
         end_date: date | datetime | None = None,
         *,
-        limit: int = 50,
+        limit: int = DEFAULT_FAILURES,
         cursor: str | None = None,
+        source: Source = "local",
     ) -> Failures:
         """Failed conversations, by agent, by error and one by one, as `SessionStore.failures` has it."""
         filters = _filters(agent_id, start_date, end_date)
-        return self._ask(lambda store: store.failures(limit=limit, cursor=cursor, **filters))
+        return self._ask(
+            source,
+            lambda: failed_sessions(filters, limit, cursor),
+            lambda store: store.failures(limit=limit, cursor=cursor, **filters),
+        )
 
     def get_performance_overview(
-        self, agent_id: str | None = None, start_date: date | datetime | None = None, end_date: date | datetime | None = None
+        self,
+        agent_id: str | None = None,
+        start_date: date | datetime | None = None,
+        end_date: date | datetime | None = None,
+        *,
+        source: Source = "local",
     ) -> Overview:
         """All of these figures in one answer, as `SessionStore.overview` has it."""
         filters = _filters(agent_id, start_date, end_date)
-        return self._ask(lambda store: store.overview(**filters))
+        return self._ask(source, lambda: figures("overview", filters), lambda store: store.overview(**filters))
 
     def _end(self, session_id: str, how: SessionEnd) -> Conversation:
         wanted, namespace = inputs.identifier("session_id", session_id), self._store.namespace

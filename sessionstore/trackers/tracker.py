@@ -12,18 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast, overload
 
-from .. import inputs, queries
+from .. import inputs
 from ..aio import AsyncSessionStore
 from ..arguments import refuse_unknown
 from ..background import Background
 from ..database.transaction import Work
-from ..errors import ClosedStoreError, InvalidInputError
+from ..delivery.asking import Question
+from ..delivery.joining import joined
+from ..errors import ClosedStoreError, ConfigError, InvalidInputError
 from ..logs import LOGGER, log
 from ..opening import open as open_store
-from ..remote.credentials import ApiKey
-from ..remote.settings import RemoteSettings
+from ..remote.credentials import ApiKey, require_valid
+from ..remote.settings import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, DEFAULT_TIMEOUT, Remote
 from ..store import SessionStore
+from ..store.syncing import DEFAULT_DRAIN_TIMEOUT
 from ..waiting import in_thread
+from .remote_answers import SOURCES, Source, Undone, asked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +35,9 @@ T = TypeVar("T")
 AnyTracker = TypeVar("AnyTracker", bound="Tracker")
 
 _MINUTE: Final = 60.0
+_DAY: Final = 86_400.0
 _NOWHERE: Final = "http://localhost"
+_OF_REMOTE: Final = frozenset({"timeout", "max_retries", "retry_delay"})
 
 
 # Whether the call that is being made belongs to an async twin, which awaits what it comes to.
@@ -59,16 +65,16 @@ class TrackerOptions(TypedDict, total=False):
     """What both trackers may be given beside the remote.
 
     Keys:
-        timeout: Seconds that a request to the remote may take; 30 by default. It, `max_retries`, `retry_delay` and the
-            `api_key` are checked and kept for the delivery of events, which this version does not do yet.
-        max_retries: How often a request may be tried again; 3 by default.
-        retry_delay: Seconds before the first retry; 1.0 by default.
+        timeout: Seconds that a request to the remote may take; 30 by default.
+        max_retries: How often a drain tries again when the remote cannot be used, before it leaves the rest for later; 3 by
+            default. The background goes on trying.
+        retry_delay: Seconds; the first retry comes within them at random. The limit doubles each time. 1.0 by default.
         enable_async: Not needed: the async calls are always there.
         cleanup_interval_minutes: How often the background looks for expired conversations; every 30 minutes by default.
         logger: Where the tracker logs; `logging.getLogger("sessionstore")` by default.
         store: A store, a path or a URL; by default the usual file, as `sessionstore.open()` has it. A store that is given
             stays open when the tracker closes.
-        background: Whether the first recording starts the background; True by default.
+        background: Whether the first recording starts the background, which sweeps and delivers; True by default.
     """
 
     timeout: float
@@ -89,8 +95,9 @@ class Tracker:
     ) -> None:
         # First of all: a traceback shows the variables of a frame, and this one then holds no key.
         api_key = ApiKey.of(api_key)
+        require_valid(api_key)
         refuse_unknown(options, TrackerOptions)
-        self._remote = _remote(base_url, api_key, options)
+        remote = _remote(base_url, api_key, options)
         inputs.flag("enable_async", options.get("enable_async", False))
         minutes = options.get("cleanup_interval_minutes", 30)
         self._interval = inputs.period("cleanup_interval_minutes", minutes, unit=_MINUTE)
@@ -98,30 +105,40 @@ class Tracker:
         self._logger = _logger(options.get("logger"))
         store = options.get("store")
         self._owns_store = not isinstance(store, SessionStore | AsyncSessionStore)
-        self._store = _opened(store)
+        self._store = _opened(store, has_remote=remote is not None)
         self._async_store = AsyncSessionStore(self._store)
         self._closed = False
         self._background = Background(self._store, interval=self._interval)
         # Without a background there is nothing left to decide at the first recording.
         self._background_decided = not background
-        if self._remote is not None:
-            self._set_remote(self._remote.base_url)
+        self._source = ""
+        self._remote = None if remote is None else self._joined(remote, options)
 
     @property
     def store(self) -> SessionStore:
         """The store that it records in."""
         return self._store
 
-    def close(self) -> None:
-        """Stop the background, and close the store if the tracker opened it. A second close does nothing."""
-        self._closed = True
-        self._background.stop()
-        if self._owns_store:
-            self._store.close()
+    def close(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> None:
+        """Stop the background, try to deliver what waits, and close the store if the tracker opened it.
 
-    async def close_async(self) -> None:
+        A second close does nothing.
+
+        Args:
+            drain_timeout: Seconds for the deliveries; what is left stays on disk. Nothing is tried where this program named no
+                remote, or where the remote could not be used a moment ago.
+        """
+        seconds = inputs.duration("drain_timeout", drain_timeout, most=_DAY)
+        is_first, self._closed = not self._closed, True
+        self._background.stop()
+        if is_first and not self._store._closed:  # noqa: SLF001 - a part of the library
+            self._store._deliver_last(seconds)  # noqa: SLF001
+        if self._owns_store:
+            self._store.close(drain_timeout=0)
+
+    async def close_async(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> None:
         """As `close`."""
-        await in_thread(self.close)
+        await in_thread(lambda: self.close(drain_timeout=drain_timeout))
 
     def __enter__(self) -> Self:
         return self
@@ -136,33 +153,51 @@ class Tracker:
         await self.close_async()
 
     def __repr__(self) -> str:
-        remote = None if self._remote is None else self._remote.base_url
-        return f"{type(self).__name__}({remote!r}, store={self._store!r})"
+        # The traceback of a refused argument may show a tracker that is not finished.
+        remote: Remote | None = getattr(self, "_remote", None)
+        return f"{type(self).__name__}({remote.base_url if remote else None!r}, store={getattr(self, '_store', None)!r})"
 
-    def _set_remote(self, url: str) -> None:
+    def _joined(self, remote: Remote, options: TrackerOptions) -> Remote:
+        """Make it the remote of the file, and of this program's deliveries."""
         try:
-            self._store._write(lambda db: queries.outbox.set_remote(db, url))  # noqa: SLF001 - a part of the library
+            remote = joined(self._store, remote, said=options.keys() & _OF_REMOTE)
+            self._store.set_remote(remote)
+            self._source = self._store._outlook().source  # noqa: SLF001
         except BaseException:
             if self._owns_store:
-                self._store.close()
+                self._store.close(drain_timeout=0)
             raise
+        return remote
 
     # -- how calls run: at once, or undone for the async twins to await
 
     @overload
-    def _ask(self, make: Callable[[SessionStore], T]) -> T: ...
+    def _ask(self, source: Source, question: Callable[[], Question], make: Callable[[SessionStore], T]) -> T: ...
 
     @overload
-    def _ask(self, make: Callable[[SessionStore], R], shown: Callable[[R], T]) -> T: ...
+    def _ask(
+        self, source: Source, question: Callable[[], Question], make: Callable[[SessionStore], R], shown: Callable[[R], T]
+    ) -> T: ...
 
-    def _ask(self, make: Callable[[SessionStore], Any], shown: Callable[[Any], Any] | None = None) -> Any:
-        """Make a reading call of the store, and show its result in another form."""
+    def _ask(
+        self,
+        source: Source,
+        question: Callable[[], Question],
+        make: Callable[[SessionStore], Any],
+        shown: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """Make a reading call of the store and show its result in another form, or ask the remote."""
+        if inputs.choice("source", source, SOURCES) == "remote":
+            return self._do(asked(self._base(), question()))
         return self._run(Call(make, shown or _unchanged, records=False, told=None))
 
     def _look(self, work: Work[T]) -> T:
         """Read."""
+        return self._do(self._looking(work))
+
+    def _looking(self, work: Work[T]) -> Undone[T]:
         call: Call[T] = Call(lambda store: store._read(work), _unchanged, records=False, told=None)  # noqa: SLF001
-        return self._run(call)
+        return self._undone(call)
 
     def _record(self, work: Work[T], told: Callable[[T], None] | None = None) -> T:
         """Write, and then log what was written."""
@@ -170,10 +205,17 @@ class Tracker:
         return self._run(call)
 
     def _run(self, call: Call[T]) -> T:
+        return self._do(self._undone(call))
+
+    def _undone(self, call: Call[T]) -> Undone[T]:
+        return Undone(lambda: self._made(call), lambda: self._made_awaited(call))
+
+    def _do(self, undone: Undone[T]) -> T:
         if self._closed:
             raise ClosedStoreError
-        if _AWAITED.get():
-            return cast(T, call)
+        return cast(T, undone) if _AWAITED.get() else undone.at_once()
+
+    def _made(self, call: Call[T]) -> T:
         answer = call.shown(call.make(self._store))
         if call.records and not self._background_decided:
             self._start_background()
@@ -181,7 +223,7 @@ class Tracker:
             call.told(answer)
         return answer
 
-    async def _run_awaited(self, call: Call[T]) -> T:
+    async def _made_awaited(self, call: Call[T]) -> T:
         recorded = call.make(self._async_store._recorder)  # noqa: SLF001
         answer = call.shown(await self._async_store._run(recorded))  # noqa: SLF001
         if call.records and not self._background_decided:
@@ -189,6 +231,12 @@ class Tracker:
         if call.told is not None:
             call.told(answer)
         return answer
+
+    def _base(self) -> Remote:
+        """Whom questions go to."""
+        if self._remote is None:
+            raise ConfigError('source: "remote" needs a tracker with a base_url')
+        return self._remote
 
     def _start_background(self) -> None:
         self._background_decided = True
@@ -215,7 +263,7 @@ def awaited(method: Callable[Concatenate[AnyTracker, P], T]) -> Callable[Concate
             undone = method(self, *args, **kwargs)
         finally:
             _AWAITED.reset(token)
-        return await self._run_awaited(cast("Call[T]", undone))
+        return await cast("Undone[T]", undone).awaited()
 
     call.__name__ = f"{method.__name__}_async"
     call.__qualname__ = f"{method.__qualname__}_async"
@@ -236,19 +284,22 @@ def _unchanged(result: Any) -> Any:
     return result
 
 
-def _opened(store: SessionStore | AsyncSessionStore | str | Path | None) -> SessionStore:
+def _opened(store: SessionStore | AsyncSessionStore | str | Path | None, *, has_remote: bool) -> SessionStore:
     if isinstance(store, AsyncSessionStore):
         return store._store  # noqa: SLF001
-    return store if isinstance(store, SessionStore) else open_store(store)
+    if isinstance(store, SessionStore):
+        return store
+    # What a tracker is told goes before the environment.
+    return open_store(store, remote=None) if has_remote else open_store(store)
 
 
-def _remote(base_url: str | None, api_key: ApiKey | None, options: TrackerOptions) -> RemoteSettings | None:
+def _remote(base_url: str | None, api_key: ApiKey | None, options: TrackerOptions) -> Remote | None:
     # Checked even if nothing will be sent: a wrong argument is one.
-    checked = RemoteSettings(
+    checked = Remote(
         base_url=_NOWHERE if base_url is None else base_url,
         api_key=api_key,
-        timeout=options.get("timeout", 30.0),
-        max_retries=options.get("max_retries", 3),
-        retry_delay=options.get("retry_delay", 1.0),
+        timeout=options.get("timeout", DEFAULT_TIMEOUT),
+        max_retries=options.get("max_retries", DEFAULT_RETRIES),
+        retry_delay=options.get("retry_delay", DEFAULT_RETRY_DELAY),
     )
     return None if base_url is None else checked
