@@ -21,9 +21,13 @@ _FIRST_INSTANT: Final = "0001-01-01 00:00:00.000000"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What is looked at. `agent_id` and `session_id` None mean all; so do open ends of the period."""
+    """What is looked at. `agent_id` and `session_id` None mean all; so do open ends of the period.
+
+    With `namespace_end` it is not one namespace, but all from `namespace` on that sort before it.
+    """
 
     namespace: str
+    namespace_end: str | None = None
     agent_id: str | None = None
     session_id: str | None = None
     start: datetime | None = None
@@ -33,7 +37,12 @@ class Scope:
     @property
     def values(self) -> Mapping[str, str]:
         """What is given, as it is stored."""
-        texts = {"namespace": self.namespace, "agent_id": self.agent_id, "session_id": self.session_id}
+        texts = {
+            "namespace": self.namespace,
+            "namespace_end": self.namespace_end,
+            "agent_id": self.agent_id,
+            "session_id": self.session_id,
+        }
         instants = {"start": self.start, "end": self.end}
         return {
             **{name: text for name, text in texts.items() if text is not None},

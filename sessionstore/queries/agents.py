@@ -17,7 +17,7 @@ from ..inputs import MAX_METADATA_BYTES, json_object
 from ..remote import events
 from ..values import ACTIVITY_KINDS, AGENT_STATUSES, AgentStatus
 from ..values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
-from . import outbox
+from . import outbox, subscription
 from .statements import AGENT_ACTIVITY, AGENTS, IN_TIME, IS_OPEN, SESSIONS
 
 _DAY: Final = timedelta(hours=24)
@@ -50,7 +50,7 @@ def register(
     values = {"sdk_version": sdk_version, "metadata": dict(metadata or {}), "registered_at": db.now}
     _keep(db, namespace, agent_id, known, {**_change(db, known, status, said), **values}, stale_after)
     _note(db, namespace, agent_id, _REGISTERED, _REGISTERED, status=status, previous_status=said, details=metadata)
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         registered = events.agent_registered(namespace, agent_id, db.now, sdk_version=sdk_version, metadata=metadata)
         outbox.enqueue(db, (registered,))
     return _found(db, namespace, agent_id)
@@ -79,7 +79,7 @@ def set_status(
         json_object("metadata", merged, max_bytes=MAX_METADATA_BYTES)
     _keep(db, namespace, agent_id, known, changes, stale_after)
     _note(db, namespace, agent_id, _STATUS, _STATUS, status=status, previous_status=before, details=metadata)
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         told = events.agent_status(namespace, agent_id, db.now, status=status, previous_status=before, metadata=metadata)
         outbox.enqueue(db, (told,))
     return _found(db, namespace, agent_id)
@@ -100,60 +100,72 @@ def log_activity(
     made = _change(db, known, AgentStatus.ACTIVE, None) if known is None else {}
     _keep(db, namespace, agent_id, known, made, stale_after)
     noted = _note(db, namespace, agent_id, _ACTIVITY, action, details=details, duration=duration)
-    if outbox.is_wanted(db):
+    if subscription.is_wanted(db):
         told = events.agent_activity(namespace, agent_id, db.now, action=action, details=details, duration=duration)
         outbox.enqueue(db, (told,))
     return noted
 
 
-def find(db: Transaction, namespace: str, agent_id: str) -> AgentInfo | None:
-    """An agent as it is seen now."""
-    query = _agents(namespace).where(AGENTS.c.agent_id == agent_id)
-    row = db.core.execute(query).one_or_none()
-    return None if row is None else _info(db, row)
+def find(db: Transaction, namespace: str, agent_id: str, *, namespace_end: str | None = None) -> AgentInfo | None:
+    """An agent as it is seen now; of several namespaces the one that was heard of last."""
+    found = [_info(db, row) for row in db.core.execute(_agents(namespace, namespace_end).where(AGENTS.c.agent_id == agent_id))]
+    return max(found, key=lambda each: each.last_seen_at, default=None)
 
 
-def find_all(db: Transaction, namespace: str, *, status: str | None = None) -> tuple[AgentInfo, ...]:
-    """The agents as they are seen now, by their ids."""
-    rows = db.core.execute(_agents(namespace).order_by(AGENTS.c.agent_id))
+def find_all(
+    db: Transaction, namespace: str, *, namespace_end: str | None = None, status: str | None = None
+) -> tuple[AgentInfo, ...]:
+    """The agents as they are seen now, by their ids; with `namespace_end` those of all namespaces that sort before it."""
+    rows = db.core.execute(_agents(namespace, namespace_end).order_by(AGENTS.c.agent_id, AGENTS.c.namespace))
     seen = (_info(db, row) for row in rows)
     return tuple(each for each in seen if status is None or each.status == status)
 
 
 def activity(
-    db: Transaction, namespace: str, *, agent_id: str | None = None, limit: int = 50, kind: str | None = None
+    db: Transaction,
+    namespace: str,
+    *,
+    namespace_end: str | None = None,
+    agent_id: str | None = None,
+    limit: int = 50,
+    kind: str | None = None,
 ) -> tuple[Activity, ...]:
     """What agents did, newest first."""
     table = AGENT_ACTIVITY
-    query = sa.select(table).where(table.c.namespace == namespace).order_by(table.c.occurred_at.desc(), table.c.id.desc())
+    query = sa.select(table).where(_within(table, namespace, namespace_end)).order_by(table.c.occurred_at.desc(), table.c.id.desc())
     for column, wanted in ((table.c.agent_id, agent_id), (table.c.kind, kind)):
         if wanted is not None:
             query = query.where(column == wanted)
     return tuple(_activity(row._mapping) for row in db.core.execute(query.limit(limit)))  # noqa: SLF001 - SQLAlchemy's name
 
 
-def overview(db: Transaction, namespace: str) -> OperationsOverview:
+def overview(db: Transaction, namespace: str, *, namespace_end: str | None = None) -> OperationsOverview:
     """What goes on among the agents."""
     by_status = dict.fromkeys(AGENT_STATUSES, 0)
-    for agent in find_all(db, namespace):
+    for agent in find_all(db, namespace, namespace_end=namespace_end):
         by_status[agent.status.value] += 1
-    live = _live_conversations(db, namespace)
-    last = db.core.execute(
-        sa.select(sa.func.max(AGENT_ACTIVITY.c.occurred_at)).where(AGENT_ACTIVITY.c.namespace == namespace)
-    ).scalar_one()
+    live = _live_conversations(db, _within(SESSIONS, namespace, namespace_end))
+    log = _within(AGENT_ACTIVITY, namespace, namespace_end)
+    last = db.core.execute(sa.select(sa.func.max(AGENT_ACTIVITY.c.occurred_at)).where(log)).scalar_one()
     return OperationsOverview(
         total_agents=sum(by_status.values()),
         active_agents=sum(by_status.values()) - by_status[AgentStatus.OFFLINE],
         by_status=by_status,
         last_activity_at=None if last is None else last.isoformat(),
-        activity_24h=_activity_counts(db, namespace),
+        activity_24h=_activity_counts(db, log),
         live_conversations=sum(live.values()),
         by_agent=[AgentConversations(agent_id=agent_id, live=count) for agent_id, count in live.items() if agent_id is not None],
     )
 
 
-def _agents(namespace: str) -> sa.Select[Any]:
-    return sa.select(AGENTS, _NEWEST_OF_ITS_SESSIONS).where(AGENTS.c.namespace == namespace)
+def _within(table: sa.Table, namespace: str, namespace_end: str | None) -> sa.ColumnElement[bool]:
+    """What is of a namespace, or with an end of all from it on that sort before that."""
+    column = table.c.namespace
+    return column == namespace if namespace_end is None else sa.and_(column >= namespace, column < namespace_end)
+
+
+def _agents(namespace: str, namespace_end: str | None = None) -> sa.Select[Any]:
+    return sa.select(AGENTS, _NEWEST_OF_ITS_SESSIONS).where(_within(AGENTS, namespace, namespace_end))
 
 
 def _stored(db: Transaction, namespace: str, agent_id: str) -> sa.Row[Any] | None:
@@ -251,9 +263,9 @@ def _status(word: str | None) -> AgentStatus | None:
     return None if word is None else AgentStatus(word)
 
 
-def _activity_counts(db: Transaction, namespace: str) -> ActivityCounts:
+def _activity_counts(db: Transaction, log: sa.ColumnElement[bool]) -> ActivityCounts:
     table = AGENT_ACTIVITY
-    recent = sa.and_(table.c.namespace == namespace, table.c.occurred_at > db.now - _DAY)
+    recent = sa.and_(log, table.c.occurred_at > db.now - _DAY)
     rows = db.core.execute(sa.select(table.c.kind, sa.func.count()).where(recent).group_by(table.c.kind))
     counts = dict.fromkeys(ACTIVITY_KINDS, 0) | {row.kind: row[1] for row in rows}
     return ActivityCounts(
@@ -261,8 +273,8 @@ def _activity_counts(db: Transaction, namespace: str) -> ActivityCounts:
     )
 
 
-def _live_conversations(db: Transaction, namespace: str) -> dict[str | None, int]:
+def _live_conversations(db: Transaction, mine: sa.ColumnElement[bool]) -> dict[str | None, int]:
     """How many open sessions each agent has; those of none stand under None."""
-    live = sa.and_(SESSIONS.c.namespace == namespace, IS_OPEN, IN_TIME)
+    live = sa.and_(mine, IS_OPEN, IN_TIME)
     query = sa.select(SESSIONS.c.agent_id, sa.func.count()).where(live).group_by(SESSIONS.c.agent_id).order_by(SESSIONS.c.agent_id)
     return {row.agent_id: row[1] for row in db.core.execute(query, {"at": db.now_text})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 import threading
 from collections import Counter
@@ -697,7 +698,7 @@ def test_a_refusal_tells_sqlites_words(store: sessionstore.SessionStore) -> None
         [object()],
         {1: 1},
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )
 def test_parameters_that_sqlite_has_no_type_for_are_refused(store: sessionstore.SessionStore, parameters: Any) -> None:
     with pytest.raises(InvalidInputError) as refusal:

@@ -197,21 +197,28 @@ def _of_sessions(shape: Shape, *columns: sa.ColumnElement[Any]) -> sa.Select[Any
 
 
 def _in_scope(shape: Shape) -> list[sa.ColumnElement[bool]]:
-    """The sessions of the namespace, and of the agent or of the name if there is one."""
+    """The sessions of the namespace or namespaces, and of the agent or of the name if there is one."""
     # Not both: SQLite would go through the whole namespace instead of looking a name up.
     named = "session_id" in shape.given
-    found = [SESSIONS.c.session_key.in_(_keys_of_name()) if named else SESSIONS.c.namespace == sa.bindparam("namespace")]
+    by_name: list[sa.ColumnElement[bool]] = [SESSIONS.c.session_key.in_(_keys_of_name(shape))]
+    found = by_name if named else _in_namespaces(shape, SESSIONS.c.namespace)
     if "agent_id" in shape.given:
         found.append(SESSIONS.c.agent_id == sa.bindparam("agent_id"))
     return found
 
 
-def _keys_of_name() -> sa.CompoundSelect[Any]:
+def _in_namespaces(shape: Shape, column: sa.ColumnElement[str]) -> list[sa.ColumnElement[bool]]:
+    if "namespace_end" not in shape.given:
+        return [column == sa.bindparam("namespace")]
+    return [column >= sa.bindparam("namespace"), column < sa.bindparam("namespace_end")]
+
+
+def _keys_of_name(shape: Shape) -> sa.CompoundSelect[Any]:
     """The sessions of a name, the expired ones too; each half has an index of its own."""
     named = SESSIONS.alias("named")
     expired: sa.ColumnElement[str] = sa.literal_column("'expired'")
     found = sa.select(named.c.session_key).where(
-        named.c.namespace == sa.bindparam("namespace"), named.c.session_id == sa.bindparam("session_id")
+        *_in_namespaces(shape, named.c.namespace), named.c.session_id == sa.bindparam("session_id")
     )
     return sa.union_all(found.where(named.c.status != expired), found.where(named.c.status == expired))
 
