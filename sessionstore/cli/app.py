@@ -16,6 +16,11 @@ import typer
 from ..config import locate
 from ..errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, SessionStoreError
 from .console import complain, one_line, prepare_stdout
+from .draining import EXAMPLES as DRAIN_EXAMPLES
+from .draining import drain
+from .outbox import outbox
+from .pointing import EXAMPLES as REMOTE_EXAMPLES
+from .pointing import remote
 
 if TYPE_CHECKING:
     from ..store import SessionStore
@@ -72,11 +77,22 @@ class Target:
             raise typer.BadParameter(str(error), param_hint="--store") from error
 
     def open(self, *, writing: bool = False, migrate: bool = False) -> SessionStore:
-        """Open the store; only writing verbs make a file that is not there, and only they upgrade one."""
+        """Open the store; only writing verbs make a file that is not there, upgrade one, and follow the environment's remote."""
         import sessionstore
 
         self.path()
-        return sessionstore.open(self.location, namespace=self.namespace, must_exist=not writing, migrate=writing or migrate)
+        return sessionstore.open(
+            self.location,
+            namespace=self.namespace,
+            must_exist=not writing,
+            migrate=writing or migrate,
+            remote=sessionstore.UNSET if writing else None,
+        )
+
+
+app.add_typer(outbox, name="outbox")
+app.command("drain", epilog=DRAIN_EXAMPLES)(drain)
+app.command("remote", epilog=REMOTE_EXAMPLES)(remote)
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -97,7 +113,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        complain(f"{error.format_message().rstrip('.')}; see: {context.command_path if context else PROGRAM} --help")
+        words = error.format_message().rstrip(".").replace("Value error, ", "", 1)
+        complain(f"{words}; see: {context.command_path if context else PROGRAM} --help")
         return error.exit_code
     except NotFoundError as error:
         complain(f"there is no session {error.session_id!r}; see: {PROGRAM} sessions")
@@ -140,7 +157,8 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _options_with_value() -> frozenset[str]:
-    verbs = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    verbs = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+    verbs += [each for verb in verbs for each in getattr(verb, "commands", {}).values()]
     options = [option for verb in verbs for option in verb.params if not getattr(option, "is_flag", True)]
     return frozenset(name for option in options for name in option.opts)
 
@@ -384,6 +402,36 @@ def _export(
     if all_namespaces and (session_ids or file_format != "sessionstore"):
         raise typer.BadParameter("--all-namespaces goes with the format sessionstore, without IDs.")
     export_sessions(context.obj, target, choice, session_ids, file_format=file_format, all_namespaces=all_namespaces)
+
+
+@app.command(
+    "serve",
+    epilog="Examples:\n\n  sessionstore serve --db collected.db\n\n"
+    "  sessionstore serve --db collected.db --api-key-file keys.txt --host 0.0.0.0",
+)
+def _serve(
+    context: typer.Context,
+    *,
+    db: Annotated[
+        str | None, typer.Option("--db", metavar="PATH_OR_URL", help="The store that receives; the same as --store.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option("--api-key-file", metavar="FILE", help="The API keys, KEY or TENANT KEY a line. Only its owner may read it."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; other addresses than this machine's need keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 picks a free one.")] = 8787,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A name that requests may be sent to, as of a proxy. Repeatable."),
+    ] = None,
+) -> None:
+    """Run a collector: receive what other stores and trackers send, and answer questions about it."""
+    from .serving import serve
+
+    serve(context.obj, db=db, key_file=api_key_file, host=host, port=port, allowed_hosts=allowed_hosts or ())
 
 
 @app.command("upgrade", epilog="Example:  sessionstore --store old.db upgrade")

@@ -1,4 +1,7 @@
-"""The demo: one process records conversations, another one kills it in the middle of writing, and nothing is lost."""
+"""The demo: a process records conversations offline, is killed in the middle of writing, and nothing is lost.
+
+Then a collector appears, and what had waited is delivered.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from . import demo_sync
 from .console import counted
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ _SQLITE: Final = "sqlite3"
 
 _CALL: Final = {"id": "call_tides_1", "type": "function", "function": {"name": "tide_table", "arguments": '{"place": "Westkap"}'}}
 _TIDES: Final = {"low_water": "14:10", "high_water": "20:25"}
-_CONVERSATIONS: Final[tuple[tuple[str, dict[str, Any], tuple[tuple[dict[str, Any], dict[str, Any]], ...]], ...]] = (
+_CONVERSATIONS: Final[tuple[tuple[str, dict[str, Any], tuple[tuple[dict[str, Any], dict[str, Any]], ...], int], ...]] = (
     (
         SHOWN_SESSION,
         {"user_id": "mara", "agent_id": "guide", "title": "A walk to the lighthouse", "tags": ["travel"]},
@@ -52,6 +56,7 @@ _CONVERSATIONS: Final[tuple[tuple[str, dict[str, Any], tuple[tuple[dict[str, Any
                 {"model": "demo-1", "input_tokens": 126, "output_tokens": 15, "response_time_ms": 280.0},
             ),
         ),
+        5,
     ),
     (
         "bread-that-sinks",
@@ -63,6 +68,7 @@ _CONVERSATIONS: Final[tuple[tuple[str, dict[str, Any], tuple[tuple[dict[str, Any
                 {"model": "demo-1", "input_tokens": 24, "output_tokens": 17, "response_time_ms": 350.0},
             ),
         ),
+        4,
     ),
 )  # fmt: skip
 
@@ -72,23 +78,23 @@ def run_demo(folder: Path | None) -> int:
     import rich
 
     console = rich.console.Console(markup=False, highlight=False, emoji=False)
-    path = _fresh_file(folder)
-    _step(console, 1, "Another process opens a store, records conversations, and goes on writing:")
+    path, url = _fresh_file(folder), demo_sync.offline_url()
+    _step(console, 1, "Another process opens a store, records conversations without a network, and goes on writing:")
     console.print(f"  {path}", soft_wrap=True)
-    acknowledged = record_and_kill(path)
+    acknowledged = record_and_kill(path, url)
     _step(
         console, 2, f"It was killed in the middle of its work, after {len(acknowledged)} acknowledged messages of {LIVE_SESSION!r}."
     )
     _step(console, 3, "The file is opened again:")
-    code = verify(path, acknowledged, console)
+    code = verify(path, acknowledged, console) or _sync(path, url, console)
     if code == 0:
         _tell_next(console, path)
     return code
 
 
-def record_and_kill(path: Path, *, kill_after: int = _KILL_AFTER) -> list[int]:
+def record_and_kill(path: Path, url: str, *, kill_after: int = _KILL_AFTER) -> list[int]:
     """Let a child write, kill it while it does, and return the seqs that it said were stored."""
-    command = [sys.executable, "-m", "sessionstore.cli.demo", str(path)]
+    command = [sys.executable, "-m", "sessionstore.cli.demo", str(path), url]
     acknowledged: list[int] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: S603 - this program itself
         assert child.stdout is not None  # noqa: S101 - it is a pipe
@@ -109,7 +115,7 @@ def verify(path: Path, acknowledged: Sequence[int], console: Console) -> int:
 
     from .looking import print_conversation
 
-    with sessionstore.open(path, must_exist=True) as store:
+    with sessionstore.open(path, must_exist=True, remote=None) as store:
         lost = missing(store, acknowledged)
         diagnosis = store.doctor()
         there = {info.session_id: info.message_count for info in store.list()}
@@ -131,20 +137,31 @@ def verify(path: Path, acknowledged: Sequence[int], console: Console) -> int:
     return 0
 
 
+def _sync(path: Path, url: str, console: Console) -> int:
+    """Let a collector appear where nobody was, and deliver what waited."""
+    if not demo_sync.has_collector():
+        _step(console, 4, 'Its events wait for a collector. To see one: pip install "sessionstore[cli,collector]"')
+        return 0
+    _step(console, 4, "Its events waited for a network. Now there is one, and a collector starts:")
+    return demo_sync.come_online(path, url, console)
+
+
 def missing(store: SessionStore, acknowledged: Sequence[int]) -> list[int]:
     """The acknowledged seqs whose message is not there, or is another one."""
     stored = {message.seq: message.text for message in store.iterate(LIVE_SESSION)}
     return [seq for seq in acknowledged if stored.get(seq) != _watch_entry(seq)]
 
 
-def record(path: str) -> None:
+def record(path: str, url: str) -> None:
     """In the child: store the conversations, then append until somebody ends it, saying each seq once it is stored."""
     import sessionstore
 
-    with sessionstore.open(path) as store:
-        for session_id, attributes, messages in _CONVERSATIONS:
+    # With settings of its own: what the environment says is for other stores.
+    with sessionstore.open(path, remote=sessionstore.Remote(url)) as store:
+        for session_id, attributes, messages, quality_score in _CONVERSATIONS:
             store.create(session_id, **attributes)
             store.append_many(session_id, [sessionstore.NewMessage(message, **details) for message, details in messages])
+            store.end(session_id, "completed", quality_score=quality_score)
         watch = store.session(LIVE_SESSION, agent_id="keeper", title="The keeper's log")
         _acknowledge(_READY)
         seq = 0
@@ -182,10 +199,11 @@ def _tell_next(console: Console, path: Path) -> None:
     commands = [
         [*_this_program(), "--store", file, "sessions"],
         [*_this_program(), "--store", file, "show", LIVE_SESSION, "--last", "5"],
+        [*_this_program(), "--store", file, "outbox"],
     ]
     if shutil.which(_SQLITE):
         commands.append([_SQLITE, "-readonly", file, "SELECT role, text FROM messages ORDER BY id DESC LIMIT 5"])
-    _step(console, 4, "It is one file, yours to look into:")
+    _step(console, 5, "It is one file, yours to look into:")
     for words in commands:
         console.print("  " + (subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)), soft_wrap=True)
 
@@ -200,4 +218,4 @@ def _this_program() -> list[str]:
 
 
 if __name__ == "__main__":
-    record(sys.argv[1])
+    record(*sys.argv[1:])

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..errors import InvalidInputError
 from .console import harmless, one_line, output, print_trimmed, say, write_json
-from .looking import moment
+from .looking import moment, other_namespaces
 
 if TYPE_CHECKING:
     from ..arguments import AnalyticsFilters
@@ -59,12 +59,14 @@ def show_stats(target: Target, *, agent: str | None, since: str | None, until: s
     }
     with target.open() as store:
         overview = store.overview(**filters)
+        others = other_namespaces(store)
     if form == "json":
         write_json(overview)
         return
     rows = _by_agent(overview) if by == "agent" else _by_time(overview, by)
     if not rows:
-        say("nothing was recorded in this period", "dim")
+        when = "" if since is None and until is None else " in this period"
+        say(f"nothing was recorded here{when}{others}", "dim")
         return
     _write((by, *_STATS), rows, form)
 

@@ -29,6 +29,7 @@ _ROLE_STYLES: Final = {"user": "bold cyan", "assistant": "bold green", "tool": "
 _OTHER_STYLE: Final = "bold magenta"
 _FACTS: Final = (("model", "{}"), ("input_tokens", "{} tokens in"), ("output_tokens", "{} out"), ("response_time_ms", "{:.0f} ms"))
 _PAGE: Final = 500
+_MOST_NAMESPACES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,12 +205,19 @@ def _all_pages(store: SessionStore, limit: int, filters: dict[str, Any]) -> Iter
 def _why_none(store: SessionStore, *, filtered: bool, later_page: bool) -> str:
     if later_page:
         return "no more sessions"
-    namespaces = store.namespaces()
-    if store.namespace in namespaces:
+    if store.namespace in store.namespaces():
         return "no session matches" if filtered else "no sessions here but archived ones; see --archived"
-    others = ", ".join(shlex.quote(name) for name in namespaces)
-    words = "no session matches" if filtered else "no sessions here"
-    return words + (f"; other namespaces have some: {others}" if others else "")
+    return ("no session matches" if filtered else "no sessions here") + other_namespaces(store)
+
+
+def other_namespaces(store: SessionStore) -> str:
+    """The namespaces that have sessions, if the store's own has none: to be put behind what says that nothing is there."""
+    namespaces = store.namespaces()
+    if store.namespace in namespaces or not namespaces:
+        return ""
+    shown = [shlex.quote(name) for name in namespaces[:_MOST_NAMESPACES]]
+    more = len(namespaces) - len(shown)
+    return f"; other namespaces have some: {', '.join(shown)}" + (f" and {more:,} more" if more else "") + "; see --namespace"
 
 
 def _print_table(infos: list[SessionInfo]) -> None:

@@ -1,4 +1,4 @@
-"""The command line as users run it: a process, its output, its exit code."""
+"""The command line: its output, its exit code, and that a process of its own does with them what a call in this one does."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,21 @@ from sessionstore.cli.looking import Choice
 from sessionstore.cli.moving import upgrade
 from sessionstore.database.upgrade import BACKUP_INFIX
 
-VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "stats", "query", "import", "export", "upgrade")
+VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "stats", "query", "import", "export", "drain", "outbox", "remote",
+         "serve", "upgrade")  # fmt: skip
+VERBS_OF_OUTBOX = ("outbox list", "outbox show", "outbox retry", "outbox purge", "outbox backfill")
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
 EVIL = "[bold]hi[/bold] \x1b[31mred\x1b]0;title\x07 \x9b5m \u202egnp.exe\rover :smile: \x7f"
 
 
 class Run:
-    """What a process said and how it ended."""
+    """What the command line said and how it ended."""
 
-    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
-        self.code = done.returncode
-        self.out = done.stdout.decode()
-        self.err = done.stderr.decode()
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code = code
+        self.raw = out
+        self.out = out.decode()
+        self.err = err.decode()
 
     @property
     def json(self) -> Any:
@@ -49,52 +53,55 @@ class Run:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-class Shell:
-    """Runs `python -m sessionstore` on one store."""
+def ended(done: subprocess.CompletedProcess[bytes]) -> Run:
+    return Run(done.returncode, done.stdout, done.stderr)
 
-    def __init__(self, folder: Path) -> None:
+
+class Shell:
+    """Runs the command line on one store: in this process, or where the process is the matter, in one of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.store = folder / "agent.db"
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONSTORE", "XDG_"))}
-        self.environment |= {"HOME": str(folder), "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"}
+        self._monkeypatch = monkeypatch
+        for name in [name for name in os.environ if name.startswith(("SESSIONSTORE", "XDG_"))]:
+            monkeypatch.delenv(name)
+        for name, value in {"HOME": str(folder), "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
 
-    def bare(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Run:
+        return self.bare("--store", str(self.store), *arguments, stdin=stdin)
+
+    def bare(self, *arguments: str, stdin: bytes = b"") -> Run:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+        with self._monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+            code = main(arguments)
+        return Run(code, *(flushed(stream) for stream in (out, err)))
+
+    def process(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
+        return self.bare_process("--store", str(self.store), *arguments, stdin=stdin, **environment)
+
+    def bare_process(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
         command = [sys.executable, "-m", "sessionstore", *arguments]
-        return Run(
-            subprocess.run(
-                command, input=stdin, capture_output=True, cwd=self.folder, env=self.environment | environment, check=False
-            )
-        )
-
-    def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Run:
-        return self.bare("--store", str(self.store), *arguments, stdin=stdin, **environment)
+        return ended(subprocess.run(command, input=stdin, capture_output=True, env=os.environ | environment, check=False))
 
 
-class Inside:
-    """Runs the command line in this process, which is faster, where the process itself does not matter."""
-
-    def __init__(self, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.store = store
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str) -> Run:
-        code = main(["--store", str(self.store), *arguments])
-        out, err = self.capsys.readouterr()
-        return Run(subprocess.CompletedProcess(arguments, code, out.encode(), err.encode()))
+def flushed(stream: io.TextIOWrapper) -> bytes:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue()
 
 
 @pytest.fixture
-def inside(filled: Shell, capsys: pytest.CaptureFixture[str]) -> Inside:
-    return Inside(filled.store, capsys)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def filled(shell: Shell) -> Shell:
+def filled(shell: Shell, new_file: Path) -> Shell:
+    shutil.copy(new_file, shell.store)
     with sessionstore.open(shell.store) as store:
         chat = store.session("user-alice", agent_id="helper", user_id="alice", title="Capitals", tags=["good"])
         chat.append("user", "What's the capital of France?")
@@ -119,6 +126,47 @@ def require_one_error_line(run: Run) -> None:
     assert run.out == ""
 
 
+# -- the process
+
+
+LINE = json.dumps({"id": "s", "messages": [{"role": "user", "content": "☔"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], 0),
+        (["path"], 0),
+        (["status", "--json"], 0),
+        (["doctor"], 0),
+        (["sessions", "--limit", "1"], 0),
+        (["--namespace", "team", "show", "user-carol"], 0),
+        (["show", "nobody"], 1),
+        (["stats"], 0),
+        (["query", "SELECT session_id AS ☔ FROM v_sessions ORDER BY 1"], 0),
+        (["query", "DELETE FROM sessions"], 2),
+        (["import", "-", "--on-conflict", "replace"], 0),
+        (["import", "-", "--format", "openai-messages"], 1),
+        (["export", "--all-namespaces"], 0),
+        (["upgrade"], 0),
+        (["sessions", "--bogus"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_process_says_and_ends_as_a_call_in_this_one(filled: Shell, arguments: Sequence[str], code: int) -> None:
+    """So the other tests may spare themselves the start of an interpreter."""
+    before = filled.store.read_bytes()
+    here = filled(*arguments, stdin=LINE)
+    filled.store.write_bytes(before)
+    there = filled.process(*arguments, stdin=LINE)
+    assert (there.code, there.err, timeless(there.raw)) == (here.code, here.err, timeless(here.raw))
+    assert here.code == code
+
+
+def timeless(words: bytes) -> bytes:
+    return re.sub(rb'"exported_at":"[^"]+"', b"", words)
+
+
 # -- path, status, doctor, upgrade
 
 
@@ -132,7 +180,7 @@ def test_path_tells_where_the_store_is_and_creates_nothing(shell: Shell) -> None
 
 
 def test_path_follows_the_environment_and_url(filled: Shell) -> None:
-    assert filled.bare("path", SESSIONSTORE_URL=f"sqlite:///{filled.store}").out == f"{filled.store}\n"
+    assert filled.bare_process("path", SESSIONSTORE_URL=f"sqlite:///{filled.store}").out == f"{filled.store}\n"
     told = filled("path", "--json").json
     assert told == {"path": str(filled.store), "exists": True, "size_bytes": filled.store.stat().st_size}
 
@@ -240,8 +288,8 @@ def test_sessions_lists_ids_counts_and_tags(filled: Shell) -> None:
         (["--since", "2000-01-01T00:00:00+05:00"], ["user-bob", "user-alice"]),
     ],
 )
-def test_sessions_takes_filters(inside: Inside, options: Sequence[str], expected: Sequence[str]) -> None:
-    run = inside("sessions", "--json", *options)
+def test_sessions_takes_filters(filled: Shell, options: Sequence[str], expected: Sequence[str]) -> None:
+    run = filled("sessions", "--json", *options)
     assert [info["session_id"] for info in run.json_lines] == expected
 
 
@@ -272,9 +320,10 @@ def test_where_nothing_is_it_says_where_something_is(filled: Shell) -> None:
         store.in_namespace("away").archive("old")
     for options in ([], ["--json"]):
         run = filled("--namespace", "nowhere", "sessions", *options)
-        assert (run.code, run.out, run.err) == (0, "", "no sessions here; other namespaces have some: '', away, team\n")
+        assert (run.code, run.out) == (0, "")
+        assert run.err == "no sessions here; other namespaces have some: '', away, team; see --namespace\n"
     run = filled("--namespace", "nowhere", "sessions", "--tag", "good")
-    assert run.err == "no session matches; other namespaces have some: '', away, team\n"
+    assert run.err == "no session matches; other namespaces have some: '', away, team; see --namespace\n"
     run = filled("--namespace", "away", "sessions")
     assert (run.code, run.out, run.err) == (0, "", "no sessions here but archived ones; see --archived\n")
 
@@ -294,14 +343,14 @@ def test_a_page_behind_the_last_session_is_no_empty_store(filled: Shell) -> None
 
 
 @pytest.fixture
-def marked(inside: Inside) -> Inside:
-    with sessionstore.open(inside.store) as store:
+def marked(filled: Shell) -> Shell:
+    with sessionstore.open(filled.store) as store:
         store.update("user-alice", metadata={"reward": 1.0, "task": "capitals", "number": "7", "done": True, "x=y": None})
         store.update("user-bob", metadata={"reward": 0, "task": "NaN", "number": 7})
         store.pin("user-bob")
         store.session("away", metadata={"reward": 1})
         store.archive("away")
-    return inside
+    return filled
 
 
 @pytest.mark.parametrize(
@@ -323,7 +372,7 @@ def marked(inside: Inside) -> Inside:
         (["--until", "2999-01-01", "--since", "5m", "--user", "alice"], ["user-alice"]),
     ],
 )
-def test_sessions_are_found_by_their_marks(marked: Inside, options: Sequence[str], expected: Sequence[str]) -> None:
+def test_sessions_are_found_by_their_marks(marked: Shell, options: Sequence[str], expected: Sequence[str]) -> None:
     run = marked("sessions", "--json", *options)
     assert (run.code, [info["session_id"] for info in run.json_lines]) == (0, expected)
 
@@ -394,8 +443,8 @@ def on_a_terminal(shell: Shell, *arguments: str) -> str:
     pty = pytest.importorskip("pty", reason="needs a pseudo terminal")
     control, terminal = pty.openpty()
     command = [sys.executable, "-m", "sessionstore", "--store", str(shell.store), *arguments]
-    environment = shell.environment | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
-    with subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=shell.folder, env=environment) as child:
+    environment = os.environ | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as child:
         os.close(terminal)
         seen = b""
         try:
@@ -418,7 +467,7 @@ def test_no_colour_and_no_escape_reach_a_terminal_that_wants_none(filled: Shell)
 
 def test_a_narrow_encoding_of_stdout_is_no_error(filled: Shell) -> None:
     filled("import", "-", stdin=json.dumps({"id": "unicode", "messages": [{"role": "user", "content": "☔ ü"}]}).encode())
-    run = filled("show", "unicode", PYTHONIOENCODING="ascii")
+    run = filled.process("show", "unicode", PYTHONIOENCODING="ascii")
     assert run.code == 0
     assert "☔ ü" in run.out
 
@@ -512,7 +561,7 @@ def test_a_json_array_is_refused_with_a_hint(shell: Shell) -> None:
 def test_an_export_over_a_database_is_refused_without_an_argument_s_name(filled: Shell) -> None:
     with sessionstore.open(filled.folder / "busy.db") as store:
         store.session("s")
-        run = filled("export", "-o", "busy.db")
+        run = filled.process("export", "-o", "busy.db")
     assert run.code == 2
     require_one_error_line(run)
     assert run.err.startswith("error: busy.db looks like a database")
@@ -542,7 +591,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
     with sessionstore.open(filled.store) as store:
         store.session("long").append_many([{"role": "user", "content": "x" * 1000}] * 1000)
     command = [sys.executable, "-m", "sessionstore", "--store", str(filled.store), "export"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=filled.environment) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         child.stdout.readline()
@@ -555,8 +604,9 @@ def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
 
 
 @pytest.fixture
-def told(shell: Shell) -> Shell:
+def told(shell: Shell, new_file: Path) -> Shell:
     """Two agents, one conversation of each ended well, one failed, with an answer of 420 ms."""
+    shutil.copy(new_file, shell.store)
     with sessionstore.open(shell.store) as store:
         for session_id, agent_id in (("a", "helper"), ("b", "helper"), ("c", "other")):
             store.session(session_id, agent_id=agent_id).append("user", "q")
@@ -578,7 +628,7 @@ def test_stats_tells_all_and_each_agent(told: Shell) -> None:
 
 def test_stats_as_json_is_the_overview(told: Shell) -> None:
     with sessionstore.open(told.store) as store:
-        assert told("stats", "--json").json == json.loads(json.dumps(store.overview()))
+        assert told.process("stats", "--json").json == json.loads(json.dumps(store.overview()))
 
 
 @pytest.mark.parametrize("by", ["hour", "day", "week", "month"])
@@ -729,14 +779,14 @@ def test_the_store_can_be_named_behind_the_verb(filled: Shell) -> None:
         ["--store", "", "path"],
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(inside: Inside, arguments: Sequence[str]) -> None:
-    run = inside(*arguments)
+def test_wrong_usage_is_one_line_and_exit_code_2(filled: Shell, arguments: Sequence[str]) -> None:
+    run = filled(*arguments)
     assert run.code == 2
     require_one_error_line(run)
 
 
 def test_wrong_usage_ends_the_process_with_exit_code_2(shell: Shell) -> None:
-    run = shell("sessions", "--bogus")
+    run = shell.process("sessions", "--bogus")
     assert run.code == 2
     require_one_error_line(run)
 
@@ -765,16 +815,17 @@ def documented() -> dict[str, tuple[str, list[str]]]:
     """Each verb of the documentation: its text, and the options that it lists."""
     sections = re.split(r"^## ", DOCUMENTATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = {section.split("\n", 1)[0].strip("`"): section for section in sections}
-    return {verb: (text, re.findall(r"^\| `(-{1,2}[a-z-]+)", text, re.MULTILINE)) for verb, text in found.items() if verb in VERBS}
+    verbs = {verb: text for verb, text in found.items() if verb in VERBS + VERBS_OF_OUTBOX}
+    return {verb: (text, re.findall(r"^\| `(-{1,2}[a-z-]+)", text, re.MULTILINE)) for verb, text in verbs.items()}
 
 
 def test_the_documentation_has_every_verb() -> None:
-    assert set(documented()) == set(VERBS)
+    assert set(documented()) == {*VERBS, *VERBS_OF_OUTBOX}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + VERBS_OF_OUTBOX)
 def test_help_and_documentation_name_the_same_options(shell: Shell, verb: str) -> None:
-    run = shell.bare(verb, "--help")
+    run = shell.bare(*verb.split(), "--help")
     assert (run.code, run.err) == (0, "")
     _, listed = documented()[verb]
     offered = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?= )", run.out.split("Options", 1)[1].split("Example", 1)[0])) - {"--help"}
@@ -794,16 +845,15 @@ def test_help_and_path_load_neither_sqlalchemy_nor_alembic(shell: Shell, argumen
         "heavy = {'sqlalchemy', 'sqlmodel', 'alembic', 'httpx'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, env=shell.environment, cwd=shell.folder, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert list(shell.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_how_to_get_it(shell: Shell, missing: str) -> None:
+def test_without_the_extra_it_says_how_to_get_it(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from sessionstore.cli import main; sys.exit(main(['path']))"
-    done = Run(subprocess.run([sys.executable, "-c", program], capture_output=True, env=shell.environment, check=False))
+    done = ended(subprocess.run([sys.executable, "-c", program], capture_output=True, check=False))
     assert done.code == 2
     assert done.err == 'error: the command line needs typer and rich: pip install "sessionstore[cli]"\n'
 

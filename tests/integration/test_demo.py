@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from rich.console import Console
 
 import sessionstore
 from sessionstore.cli.demo import LIVE_SESSION, SHOWN_SESSION, missing, record_and_kill, verify
+
+Demo = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 def run_demo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,13 +31,34 @@ def run_demo(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
     )
 
 
-def test_a_newcomer_sees_that_nothing_is_lost(tmp_path: Path) -> None:
-    run = run_demo(tmp_path)
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The temporary folder of a demo, and what it told."""
+    folder = tmp_path_factory.mktemp("shown")
+    return folder, run_demo(folder, NO_COLOR="1")
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The folder that a demo was told to go to, and what it told; other stores have a remote and a key in the environment."""
+    folder = tmp_path_factory.mktemp("placed") / "it's a folder"
+    elsewhere = {"SESSIONSTORE_SYNC_URL": "https://other.example", "SESSIONSTORE_SYNC_TOKEN": "a key that is none"}
+    return folder, run_demo(folder.parent, "--path", str(folder), **elsewhere)
+
+
+def test_the_demo_ignores_the_remote_of_the_environment(placed: Demo) -> None:
+    _, run = placed
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "both sides agree" in run.stdout
+
+
+def test_a_newcomer_sees_that_nothing_is_lost(shown: Demo) -> None:
+    folder, run = shown
     assert (run.returncode, run.stderr) == (0, "")
     told = re.search(r"all (\d+) acknowledged messages are there, none is lost", run.stdout)
     assert told
     assert int(told[1]) >= 150
-    (path,) = tmp_path.glob("*/demo.db")
+    (path,) = folder.glob("*/demo.db")
     assert str(path) in run.stdout
     assert "tide_table(" in run.stdout
     assert f"sessionstore --store {path} sessions" in run.stdout
@@ -46,11 +70,28 @@ def test_a_newcomer_sees_that_nothing_is_lost(tmp_path: Path) -> None:
         assert sum(message.output_tokens or 0 for message in store.messages(SHOWN_SESSION)) > 0
 
 
-def test_the_demo_goes_where_it_is_told_and_never_over_an_old_one(tmp_path: Path) -> None:
-    folder = tmp_path / "a folder"
-    assert run_demo(tmp_path, "--path", str(folder)).returncode == 0
+def test_a_newcomer_sees_that_both_sides_agree(shown: Demo) -> None:
+    folder, run = shown
+    delivered = re.search(r"(\d+) events had waited, (\d+) delivered, none is left", run.stdout)
+    assert delivered
+    assert int(delivered[1]) == int(delivered[2]) > 0
+    assert "both sides agree" in run.stdout
+    (path,) = folder.glob("*/collector.db")
+    with sessionstore.open(path, must_exist=True, remote=None) as store:
+        assert store.query("SELECT count(*) FROM v_sessions").rows == ((3,),)
+        assert store.query("SELECT count(*) FROM messages WHERE text IS NOT NULL").rows == ((0,),)
+
+
+def test_the_demo_reads_well_without_colour(shown: Demo) -> None:
+    assert shown[1].stdout
+    assert "\x1b" not in shown[1].stdout
+
+
+def test_the_demo_goes_where_it_is_told_and_never_over_an_old_one(placed: Demo) -> None:
+    folder, run = placed
+    assert run.returncode == 0
     before = (folder / "demo.db").read_bytes()
-    again = run_demo(tmp_path, "--path", str(folder))
+    again = run_demo(folder.parent, "--path", str(folder))
     assert again.returncode == 1
     assert again.stderr.startswith("error: ")
     assert (folder / "demo.db").read_bytes() == before
@@ -68,10 +109,10 @@ def pasted(run: subprocess.CompletedProcess[str], folder: Path, **environment: s
         assert done.stdout
 
 
-def test_the_closing_commands_work_when_pasted(tmp_path: Path) -> None:
-    run = run_demo(tmp_path, "--path", str(tmp_path / "it's a folder"))
+def test_the_closing_commands_work_when_pasted(placed: Demo) -> None:
+    folder, run = placed
     assert shlex.join([sys.executable, "-m", "sessionstore"]) in run.stdout
-    pasted(run, tmp_path)
+    pasted(run, folder.parent)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a script with a first line that names Python")
@@ -96,14 +137,18 @@ def test_the_closing_commands_name_the_script_that_was_started(tmp_path: Path, o
     pasted(run, tmp_path, PATH=path)
 
 
-def test_the_demo_reads_well_without_colour(tmp_path: Path) -> None:
-    assert "\x1b" not in run_demo(tmp_path, NO_COLOR="1").stdout
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """The folder of a killed writer, and what it had acknowledged."""
+    folder = tmp_path_factory.mktemp("killed")
+    return folder, record_and_kill(folder / "demo.db", "http://127.0.0.1:9", kill_after=20)
 
 
 @pytest.fixture
-def killed(tmp_path: Path) -> tuple[Path, list[int]]:
-    path = tmp_path / "demo.db"
-    return path, record_and_kill(path, kill_after=20)
+def killed(left_behind: tuple[Path, list[int]], tmp_path: Path) -> tuple[Path, list[int]]:
+    """A copy of what the killed writer left, its log included; nobody has it open."""
+    folder, acknowledged = left_behind
+    return shutil.copytree(folder, tmp_path / "copy") / "demo.db", acknowledged
 
 
 def told(path: Path, acknowledged: list[int]) -> tuple[int, str]:
