@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CLI := $(VENV)/.installed-cli
 DEV := $(VENV)/.installed-dev
+# A file's tests stay together and in their order. More processes than two would disturb the tests that measure time.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit faults bench sql clean
@@ -13,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 help:  ## Show what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-demo: $(CLI)  ## Record conversations, kill the program, see that everything is still there
+demo: $(CLI)  ## Record conversations, kill the program, see that nothing is lost, and deliver it to a collector
 	$(BIN)/sessionstore demo
 
 test: lint types unit  ## All checks: ruff, mypy, pytest on asyncio and trio
@@ -26,12 +28,13 @@ types: $(DEV)  ## Types, of the package and of what users see of it
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
 
-unit: $(DEV)  ## The tests alone
-	$(BIN)/python -m pytest
+unit: $(DEV)  ## The tests alone, in two processes; make unit WORKERS=0 needs one
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-faults: $(DEV)  ## The long campaigns: 200 kills, every syscall, thousands of power cuts
-	SESSIONSTORE_KILL_CYCLES=200 SESSIONSTORE_KILL_POINTS=0 SESSIONSTORE_POWER_LOSS_IMAGES=5000 SESSIONSTORE_DISK_FAULTS=300 \
-	SESSIONSTORE_DAMAGED_FILES=2000 $(BIN)/python -m pytest tests/faults -s --timeout 3600
+faults: $(DEV)  ## The long campaigns: 200 kills of writers and of senders, every syscall, thousands of power cuts
+	SESSIONSTORE_SYNC_ROWS=10000 SESSIONSTORE_SYNC_KILLS=200 SESSIONSTORE_SYNC_FAULTS=full SESSIONSTORE_SYNC_CLOSES=1000 \
+	SESSIONSTORE_SYNC_STALLS=100 SESSIONSTORE_OFFLINE_CONVERSATIONS=10000 SESSIONSTORE_KILL_CYCLES=200 SESSIONSTORE_KILL_POINTS=0 SESSIONSTORE_POWER_LOSS_IMAGES=5000 SESSIONSTORE_DISK_FAULTS=300 \
+	SESSIONSTORE_DAMAGED_FILES=2000 $(BIN)/python -m pytest tests/faults tests/integration/test_offline_day.py -s --timeout 3600
 
 bench: $(DEV)  ## Raw sqlite3 and the store, side by side
 	$(BIN)/python -m benchmarks
@@ -48,9 +51,9 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(CLI): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	$(BIN)/python -m pip install --quiet --editable '.[cli,collector]'
 	@touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[cli]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[cli,collector]' --group dev
 	@touch $@

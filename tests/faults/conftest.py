@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parent
-posix_only = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
+# The helpers beside the tests, and the backends, can be imported.
+sys.path += [str(FOLDER), str(FOLDER.parent / "integration")]
 
 
 @pytest.fixture

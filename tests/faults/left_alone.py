@@ -33,6 +33,12 @@ def time_a_block(store: sessionstore.SessionStore) -> None:
         pass
 
 
+def tell_nobody(store: sessionstore.SessionStore) -> None:
+    """An event waits for a remote at a port where nobody listens."""
+    store.set_remote("http://127.0.0.1:9")
+    store.session("told", agent_id="a")
+
+
 # Every public name of SessionStore; the test fails for one that is not here.
 CALLS: dict[str, Call] = {
     "activity": lambda store: store.activity(),
@@ -49,9 +55,11 @@ CALLS: dict[str, Call] = {
     "create": lambda store: store.create("new", tags=["t"]),
     "delete": lambda store: store.delete("other"),
     "doctor": lambda store: store.doctor(),
+    "drain": lambda store: (tell_nobody(store), store.drain(timeout=0.1)),
     "end": lambda store: store.end(CHAT),
     "export_file": lambda store: store.export_file(io.BytesIO()),
     "failures": lambda store: store.failures(),
+    "flush": lambda store: (tell_nobody(store), store.flush(timeout=0.1)),
     "get": lambda store: store.get(CHAT),
     "import_file": lambda store: store.import_file(io.BytesIO(CONVERSATION), format="openai"),
     "in_namespace": lambda store: store.in_namespace("other").session("s"),
@@ -63,6 +71,7 @@ CALLS: dict[str, Call] = {
     "namespaces": lambda store: store.namespaces(),
     "open_tool_calls": lambda store: store.open_tool_calls(CHAT),
     "operations_overview": lambda store: store.operations_overview(),
+    "outbox": lambda store: (store.outbox.list(), store.outbox.requeue(), store.outbox.erase(CHAT)),
     "overview": lambda store: store.overview(bucket="day"),
     "pin": lambda store: store.pin(CHAT),
     "pop": lambda store: store.pop(CHAT),
@@ -77,6 +86,7 @@ CALLS: dict[str, Call] = {
     "repair": lambda store: store.repair(CHAT),
     "response_times": lambda store: store.response_times(),
     "session": lambda store: store.session("another"),
+    "set_remote": tell_nobody,
     "set_status": lambda store: store.set_status("a", "busy"),
     "set_ttl": lambda store: store.set_ttl(CHAT, 3600),
     "settings": lambda store: store.settings,
@@ -196,9 +206,15 @@ def experiment(path: Path, call: Call) -> dict[str, bool]:
 
 
 def run_experiments(folder: Path) -> dict[str, Any]:
-    """One experiment for each call, and the two that tell whether the experiment works."""
+    """One experiment for each call, one for the making of the file, and one that tells whether the experiment works."""
+    base = folder / "base.db"
+    # Making a new file for each would take most of the time.
+    lab.ask(lambda: sessionstore.open(base).close())
     experiments = {**CALLS, "(open beside)": open_beside, **MISUSES, "(sniff)": sniff}
-    return {name: experiment(folder / f"{number}.db", call) for number, (name, call) in enumerate(experiments.items())}
+    found = {"(make the file)": experiment(folder / "new.db", CALLS["status"])}
+    for number, (name, call) in enumerate(experiments.items()):
+        found[name] = experiment(lab.copy_store(base, folder / f"{number}.db"), call)
+    return found
 
 
 def watch(folder: Path) -> dict[str, Any]:

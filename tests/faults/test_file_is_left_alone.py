@@ -25,6 +25,9 @@ MAY_OPEN = {
     ("formats/streams.py", "_spooled"): "copies a stream into a temporary file",
     ("formats/streams.py", "_replacing"): "writes an export under a name of its own",
     ("cli/app.py", "_run"): "opens the null device",
+    ("cli/syncing.py", "_check_certificates"): "reads a file of certificates before the store is opened",
+    ("cli/syncing.py", "_key"): "reads a file that held a key before the store was opened; a database holds none",
+    ("collector/access.py", "read_keys"): "reads a file of keys before a collector opens its store",
     ("queries/statements.py", "<module>"): "writes a module of this package, for developers",
 }
 OPENERS = {"open", "fdopen", "read_bytes", "read_text", "write_bytes", "write_text", "copy", "copy2", "copyfile", "copyfileobj"}

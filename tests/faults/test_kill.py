@@ -19,9 +19,9 @@ import sessionstore
 Campaign = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.timeout(3600)
 
-CYCLES = int(os.environ.get("SESSIONSTORE_KILL_CYCLES", "40"))
+CYCLES = int(os.environ.get("SESSIONSTORE_KILL_CYCLES", "50"))
 POINTS = int(os.environ.get("SESSIONSTORE_KILL_POINTS", "40"))
-IMAGES = int(os.environ.get("SESSIONSTORE_POWER_LOSS_IMAGES", "300"))
+IMAGES = int(os.environ.get("SESSIONSTORE_POWER_LOSS_IMAGES", "1050"))
 
 
 def test_a_killed_writer_loses_no_acknowledged_message(campaign: Campaign, seed: int) -> None:

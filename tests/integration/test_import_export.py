@@ -246,7 +246,12 @@ session_lists = st.lists(st.tuples(sessions, histories), max_size=3, unique_by=l
 def test_random_sessions_survive_the_lossless_format() -> None:
     with sessionstore.open(in_memory=True) as store, sessionstore.open(in_memory=True) as other:
 
-        @settings(max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+        @settings(
+            max_examples=40,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        )
         @given(session_lists)
         def survive(given_sessions: list[tuple[SessionInfo, list[Any]]]) -> None:
             for emptied in (store, other):
