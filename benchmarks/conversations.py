@@ -64,13 +64,14 @@ class RawConversations:
             self._raw.connection.executemany(sql.INSERT_EVENT, [event_row(key, "conversation_end", body, now, now)])
 
     def _remote(self) -> str | None:
-        ((url,),) = self._execute(sql.READ_REMOTE).fetchall()
+        ((url, *_),) = self._execute(sql.READ_REMOTE).fetchall()
         return None if url is None else str(url)
 
 
 def event_row(key: int, kind: str, body: dict[str, Any], occurred_at: str, now: str) -> tuple[Any, ...]:
     """The values of an event in the outbox."""
-    return (str(uuid.uuid4()), f"session:{key}", kind, NAMESPACE, json.dumps(body), "pending", 0, occurred_at, now)
+    text = json.dumps(body)
+    return (str(uuid.uuid4()), f"session:{key}", kind, NAMESPACE, text, "pending", 0, occurred_at, now, len(text))
 
 
 def conversations(bench: Bench) -> Iterator[Row]:
@@ -82,6 +83,7 @@ def conversations(bench: Bench) -> Iterator[Row]:
                 raw_side, store_side = _raw_side(RawConversations(raw)), _store_side(tracker)
                 figures = bench.writes({"raw": raw_side, "store": store_side})
                 _check(raw, store, remote)
+                store.close(drain_timeout=0)
             yield Row(f"start and end a conversation{note}, {durability.upper()}", "ms", figures["raw"], figures["store"], target)
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from . import appending, concurrency, conversations, layouts, listing, percentiles, processes, reading, starting, sweeping
+from . import (
+    appending,
+    concurrency,
+    conversations,
+    delivering,
+    layouts,
+    listing,
+    percentiles,
+    processes,
+    reading,
+    starting,
+    sweeping,
+)
 from .bench import Item
 
 ITEMS: tuple[Item, ...] = (
@@ -12,6 +24,7 @@ ITEMS: tuple[Item, ...] = (
     *reading.ITEMS,
     *listing.ITEMS,
     *conversations.ITEMS,
+    *delivering.ITEMS,
     *sweeping.ITEMS,
     *percentiles.ITEMS,
     *starting.ITEMS,

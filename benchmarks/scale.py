@@ -23,6 +23,7 @@ class Scale:
         starts: Fresh processes of each kind in a round.
         crowd: Sessions in the file of very many; a multiple of 100.
         due, due_at_once: Sessions of it that a sweep settles in a round, and in the largest sweep.
+        events: Events in the outbox that are delivered at once.
         layout_sessions, layout_messages: The file in which the layouts of a message are compared.
     """
 
@@ -44,6 +45,7 @@ class Scale:
     crowd: int = 1_000_000
     due: int = 10_000
     due_at_once: int = 100_000
+    events: int = 20_000
     layout_sessions: int = 5_000
     layout_messages: int = 500_000
 
@@ -51,10 +53,10 @@ class Scale:
 WHOLE = Scale(rounds=5, calls=300, reads=100)
 QUICK = Scale(
     rounds=2, calls=100, reads=20, long=4_000, turns=100, few_sessions=5_000, many_sessions=50_000, starts=1, crowd=100_000,
-    due=1_000, due_at_once=10_000, layout_sessions=500, layout_messages=50_000,
+    due=1_000, due_at_once=10_000, events=5_000, layout_sessions=500, layout_messages=50_000,
 )  # fmt: skip
 # Only for tests of the benchmarks: nothing that it prints means anything.
 TRIAL = Scale(
     rounds=1, calls=4, reads=2, block=2, short=4, long=20, recent=5, whole=10, savers=5, processes=2, turns=3, few_sessions=200,
-    many_sessions=400, page=2, starts=1, crowd=900, due=20, due_at_once=250, layout_sessions=5, layout_messages=100,
+    many_sessions=400, page=2, starts=1, crowd=900, due=20, due_at_once=250, events=200, layout_sessions=5, layout_messages=100,
 )  # fmt: skip

@@ -67,7 +67,7 @@ class RawSweep:
         connection.execute("SELECT sweeper, sweeper_until, swept_at FROM store_info").fetchall()
         rows = connection.execute(sql.FIND_DUE, (at, SWEEP_BATCH + 1)).fetchall()
         connection.executemany(sql.SETTLE_EXPIRY, [(row[0],) for row in rows[:SWEEP_BATCH]])
-        ((remote,),) = connection.execute(sql.READ_REMOTE).fetchall()
+        ((remote, *_),) = connection.execute(sql.READ_REMOTE).fetchall()
         if remote is not None:
             connection.executemany(sql.INSERT_EVENT, [_expired(row) for row in rows[:SWEEP_BATCH]])
         goes_on = len(rows) > SWEEP_BATCH

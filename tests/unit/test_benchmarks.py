@@ -41,6 +41,10 @@ ROWS = {
         "start and end a conversation, FULL", "start and end a conversation, NORMAL",
         "start and end a conversation, with a remote, FULL", "start and end a conversation, with a remote, NORMAL",
     ),
+    "claims": ("claim and settle an event, batches of 100, FULL", "claim and settle an event, batches of 100, NORMAL"),
+    "drain": ("deliver an event to a collector, in batches", "deliver an event to a collector, one at a time"),
+    "ingest": ("an event taken in by a collector, in batches",),
+    "latency": ("an answer of the collector to one of 50 clients",),
     "sweep": (
         "sweep 20 of 900 sessions, FULL", "sweep 20 of 900 sessions, NORMAL", "sweep 250 at once, with a remote, FULL",
         "worst append meanwhile", "worst append without a sweep, for as long", "p99 of the appends meanwhile",
