@@ -183,7 +183,7 @@ def _change(
     """The columns of a status. One that is merely repeated keeps since when it is so, and what was before unless that is told."""
     if known is None or known.status != status:
         return {"status": status, "previous_status": previous_status, "status_at": db.now}
-    return {"previous_status": previous_status} if told else {}
+    return {"previous_status": previous_status} if told and previous_status != status else {}
 
 
 def _keep(

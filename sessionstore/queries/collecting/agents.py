@@ -89,7 +89,8 @@ class AgentDesk:
             metadata = json_object("metadata", merged, max_bytes=MAX_METADATA_BYTES)
         agent = known or self._make(namespace, told.agent_id, told.status, before, told.at)
         agent.said(told.status, before, told.at)
-        if told.previous_status is not None and told.at >= agent.status_at:
+        # A store that repeats a status tells the same as the one before; that is none that somebody gave.
+        if told.previous_status not in (None, told.status) and told.at >= agent.status_at:
             agent.previous_status = told.previous_status
         agent.metadata = metadata
         agent.heard(told.at, self._stale_after)
