@@ -10,7 +10,7 @@ from sqlmodel.sql.sqltypes import AutoString
 from sessionstore.config import OpenOptions, locate
 from sessionstore.database import engine, paths, upgrade
 from sessionstore.database.locks import SidecarLock
-from sessionstore.models import SCHEMA_METADATA
+from sessionstore.models import SCHEMA_METADATA, is_modelled
 
 LOCK_TIMEOUT = 30.0
 POSTGRESQL_SCHEMA = "sessionstore"
@@ -36,6 +36,7 @@ def configure(connection):
         compare_type=True,
         transactional_ddl=True,
         render_item=render_item,
+        include_name=is_modelled,
     )
 
 

@@ -10,11 +10,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .. import sql
 from ..errors import ConfigError, ForeignDatabaseError, SchemaTooNewError, StoreCorruptError, UpgradeError
+from ..keys import EncryptionKey
 from ..logs import log
 from . import engine, paths
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from .transaction import Transaction
 
-HEAD_REVISION: Final = "0003"
+HEAD_REVISION: Final = "0004"
 VERSION_TABLE: Final = "sessionstore_version"
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 BACKUP_INFIX: Final = ".pre-upgrade-"
@@ -58,7 +60,7 @@ def create(db: Transaction, path: Path | str) -> None:
     _run_migrations(db, path)
 
 
-def bring_up_to_date(db: Transaction, path: Path, *, migrate: bool, writable: bool) -> None:
+def bring_up_to_date(db: Transaction, path: Path, key: EncryptionKey | None = None, *, migrate: bool, writable: bool) -> None:
     """Check the schema of an existing store and upgrade it in place if it is older.
 
     Raises:
@@ -75,7 +77,7 @@ def bring_up_to_date(db: Transaction, path: Path, *, migrate: bool, writable: bo
                 f"{path}: its schema is {revision}, this version needs {HEAD_REVISION}; upgrade it with: sessionstore upgrade"
             )
         if db.driver.execute("SELECT EXISTS (SELECT 1 FROM sessions)").fetchall()[0][0]:
-            _back_up(db.driver, path, revision)
+            _back_up(db.driver, path, key, revision)
         _run_migrations(db, path)
         log(
             logging.INFO,
@@ -88,7 +90,49 @@ def bring_up_to_date(db: Transaction, path: Path, *, migrate: bool, writable: bo
     verify_columns(db.driver, path)
 
 
-def stored_revision(driver: sqlite3.Connection, path: Path | str) -> str:
+def known_revision(driver: sqlite3.Connection, path: Path) -> str:
+    """The revision that the file says it has, if this version knows it.
+
+    Raises:
+        SchemaTooNewError: A newer version wrote the file.
+        StoreCorruptError: It says none.
+    """
+    revision = stored_revision(driver, path)
+    if revision != HEAD_REVISION:
+        _require_known(revision, path)
+    return revision
+
+
+def refuse_upgraded(db: Transaction) -> None:
+    """Make sure, in an open transaction, that no newer version upgraded the file since this connection looked last.
+
+    Usually nobody else wrote, and that is all it looks at.
+
+    Raises:
+        SchemaTooNewError: One did; what this version knows of the tables is not true any more.
+    """
+    version = db.driver.execute("PRAGMA data_version").fetchone()[0]
+    if version != db.data_version:
+        require_head(db.driver, db.path)
+        db.data_version = version
+
+
+def require_head(driver: sqlite3.Connection, path: str | PathLike[str]) -> None:
+    """Make sure that a file that is open has the schema of this version still.
+
+    Raises:
+        SchemaTooNewError: A newer version upgraded it.
+    """
+    revision = stored_revision(driver, path)
+    if revision != HEAD_REVISION:
+        raise SchemaTooNewError(
+            path,
+            f"a newer sessionstore upgraded it (schema {revision}) while this program had it open; this program writes and reads "
+            "no more of it. Update sessionstore here, and start the program again",
+        )
+
+
+def stored_revision(driver: sqlite3.Connection, path: str | PathLike[str]) -> str:
     """The revision that the file says it has."""
     try:
         rows = driver.execute(_READ_REVISION).fetchall()
@@ -181,13 +225,13 @@ def transaction(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys=ON").fetchall()
 
 
-def _back_up(driver: sqlite3.Connection, path: Path, revision: str) -> None:
+def _back_up(driver: sqlite3.Connection, path: Path, key: EncryptionKey | None, revision: str) -> None:
     """Keep a copy of the file as it was; only the newest one stays."""
     backup = path.with_name(f"{path.name}{BACKUP_INFIX}{revision}.db")
     unfinished = paths.sidecar(backup, ".tmp")
     unfinished.unlink(missing_ok=True)
     paths.create_private(unfinished)
-    target = sqlite3.connect(unfinished, isolation_level=None)
+    target = engine.connect_copy(unfinished, key)
     try:
         driver.backup(target)
         target.close()
@@ -198,6 +242,12 @@ def _back_up(driver: sqlite3.Connection, path: Path, revision: str) -> None:
         target.close()
         unfinished.unlink(missing_ok=True)
     paths.sync_folder(path.parent)
-    for older in path.parent.glob("*" + BACKUP_INFIX + "*.db"):
-        if older.name.startswith(path.name + BACKUP_INFIX) and older != backup:
+    for older in copies_of(path):
+        if older != backup:
             older.unlink()
+
+
+def copies_of(path: Path) -> list[Path]:
+    """The copies of a file that its upgrades kept."""
+    found = sorted(path.parent.glob("*" + BACKUP_INFIX + "*.db"))
+    return [copy for copy in found if copy.name.startswith(path.name + BACKUP_INFIX)]

@@ -16,6 +16,9 @@ from ..models import (
     SCHEMA_METADATA,
     AgentActivityRow,
     AgentRow,
+    BlobReferenceRow,
+    BlobRow,
+    InheritedRangeRow,
     MessageRow,
     MetricEventRow,
     OutboxHoldRow,
@@ -23,9 +26,12 @@ from ..models import (
     ReceivedEventRow,
     SessionRow,
     SessionTagRow,
+    StateValueRow,
     StoreInfoRow,
+    SupersededMessageRow,
     SyncStateRow,
 )
+from . import blob_statements, state_statements
 
 SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
 MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
@@ -37,6 +43,11 @@ AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[att
 OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
 HOLDS: Final[sa.Table] = OutboxHoldRow.__table__  # type: ignore[attr-defined]
 SYNC_STATE: Final[sa.Table] = SyncStateRow.__table__  # type: ignore[attr-defined]
+RANGES: Final[sa.Table] = InheritedRangeRow.__table__  # type: ignore[attr-defined]
+SUPERSEDED: Final[sa.Table] = SupersededMessageRow.__table__  # type: ignore[attr-defined]
+BLOBS: Final[sa.Table] = BlobRow.__table__  # type: ignore[attr-defined]
+BLOB_REFERENCES: Final[sa.Table] = BlobReferenceRow.__table__  # type: ignore[attr-defined]
+STATE: Final[sa.Table] = StateValueRow.__table__  # type: ignore[attr-defined]
 RECEIVED: Final[sa.Table] = ReceivedEventRow.__table__  # type: ignore[attr-defined]
 
 # Whether a session holds its name. It may be overdue: past its expiry, and no sweep has marked it yet.
@@ -74,6 +85,8 @@ QUEUED_COLUMNS: Final = tuple(
                  "sent_before")
 )  # fmt: skip
 _REFUSED_COLUMNS: Final = ("state", "attempts", "next_at", "last_status", "last_error", "settled_at", "sent_before")
+_RANGE_COLUMNS: Final = ("session_key", "first_seq", "last_seq", "owner_key")
+_FORK_COLUMNS: Final = ("message_count", "next_seq", "asked_at", "parent_key", "forked_at", "inherits_through", "indexed_seq")
 _TROUBLE_COLUMNS: Final = ("failures", "failing_since", "retry_at", "paused", "last_status", "last_error")
 IS_PENDING: Final = OUTBOX.c.state == sa.literal_column("'pending'")
 # In the words for which there is an index.
@@ -101,7 +114,7 @@ def _kept_unless(name: str) -> sa.ColumnElement[Any]:
 HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "FIND_SESSION": (sa.select(*SESSION_COLUMNS).where(_BY_NAME), ("namespace", "session_id", "at")),
     "FIND_SESSION_KEY": (
-        sa.select(SESSIONS.c.session_key, SESSIONS.c.message_count).where(_BY_NAME),
+        sa.select(SESSIONS.c.session_key, SESSIONS.c.message_count, SESSIONS.c.inherits_through).where(_BY_NAME),
         ("namespace", "session_id", "at"),
     ),
     "FIND_HOLDER": (sa.select(*SESSION_COLUMNS).where(_NAMED, HOLDS_NAME), ("namespace", "session_id")),
@@ -143,6 +156,8 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
             SESSIONS.c.expires_at,
             SESSIONS.c.ttl_seconds,
             SESSIONS.c.max_age_seconds,
+            SESSIONS.c.indexed_seq,
+            sa.select(STORE_INFO.c.search).scalar_subquery(),
         ),
         ("count_", "seqs", "now", "asked_at", "namespace", "session_id", "at"),
     ),
@@ -276,6 +291,51 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         ("count_", "now"),
     ),
     "INSERT_METRIC": (_insert(METRIC_EVENTS, *_METRIC_COLUMNS), _METRIC_COLUMNS),
+    "INHERITED_RANGES": (
+        sa.select(RANGES.c.first_seq, RANGES.c.last_seq, RANGES.c.owner_key)
+        .where(RANGES.c.session_key == sa.bindparam("key_"))
+        .order_by(RANGES.c.first_seq),
+        ("key_",),
+    ),
+    "SHARED_RANGES": (
+        sa.select(RANGES.c.session_key, RANGES.c.first_seq, RANGES.c.last_seq)
+        .where(
+            RANGES.c.owner_key == sa.bindparam("owner"),
+            RANGES.c.last_seq >= sa.bindparam("first"),
+            RANGES.c.first_seq <= sa.bindparam("last"),
+        )
+        .order_by(RANGES.c.first_seq),
+        ("owner", "first", "last"),
+    ),
+    "INSERT_RANGE": (_insert(RANGES, *_RANGE_COLUMNS), _RANGE_COLUMNS),
+    "DELETE_RANGE": (
+        sa.delete(RANGES).where(RANGES.c.session_key == sa.bindparam("key_"), RANGES.c.first_seq == sa.bindparam("first")),
+        ("key_", "first"),
+    ),
+    "SET_FORK": (
+        sa.update(SESSIONS)
+        .values({name: sa.bindparam(name) for name in _FORK_COLUMNS})
+        .where(SESSIONS.c.session_key == sa.bindparam("key_"))
+        .returning(*SESSION_COLUMNS),
+        (*_FORK_COLUMNS, "key_"),
+    ),
+    "NEWEST_QUESTION": (
+        sa.select(MESSAGES.c.created_at)
+        .where(_IN_RANGE, MESSAGES.c.role == sa.literal_column("'user'"))
+        .order_by(MESSAGES.c.id.desc())
+        .limit(sa.literal_column("1"))
+        .offset(NO_OFFSET),
+        ("after", "before"),
+    ),
+    "HAS_SESSION": (
+        sa.select(sa.literal_column("1")).select_from(SESSIONS).where(SESSIONS.c.session_key == sa.bindparam("key_")),
+        ("key_",),
+    ),
+    "FORGET_PARENT": (
+        sa.update(SESSIONS).values(parent_key=sa.null()).where(SESSIONS.c.parent_key == sa.bindparam("key_")),
+        ("key_",),
+    ),
+    "COUNT_MESSAGES": (sa.select(sa.func.count()).select_from(MESSAGES).where(_IN_RANGE), ("after", "before")),
     "DELETE_MESSAGES": (sa.delete(MESSAGES).where(_IN_RANGE), ("after", "before")),
     "DELETE_SESSION": (sa.delete(SESSIONS).where(SESSIONS.c.session_key == sa.bindparam("key")), ("key",)),
     "INSERT_MESSAGE": (
@@ -296,6 +356,8 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         ),
         ("session_key", "dedupe_key"),
     ),
+    **state_statements.HOT,
+    **blob_statements.HOT,
 }
 
 

@@ -162,6 +162,17 @@ FROM (
   FROM store_info i JOIN sync_state s
 )"""
 
+_TRANSCRIPTS: Final = f"""CREATE VIEW v_transcripts AS
+SELECT s.namespace, s.session_id, s.session_key, m.seq, s.agent_id, s.user_id, m.kind, m.role, m.text, m.model, m.created_at,
+  s.session_key AS owner_key
+FROM messages m JOIN sessions s ON s.session_key = m.id >> {SEQ_BITS}
+  AND m.id BETWEEN s.session_key << {SEQ_BITS} AND (s.session_key << {SEQ_BITS}) + {MAX_SEQ}
+UNION ALL
+SELECT s.namespace, s.session_id, s.session_key, m.seq, s.agent_id, s.user_id, m.kind, m.role, m.text, m.model, m.created_at,
+  r.owner_key
+FROM inherited_ranges r JOIN sessions s ON s.session_key = r.session_key
+  JOIN messages m ON m.id BETWEEN (r.owner_key << {SEQ_BITS}) + r.first_seq AND (r.owner_key << {SEQ_BITS}) + r.last_seq"""
+
 # Name -> text, in the order in which they are made: some stand on others.
 VIEWS: Final = {
     "v_sessions": _SESSIONS,
@@ -175,4 +186,5 @@ VIEWS: Final = {
     "v_token_usage_daily": _TOKEN_USAGE_DAILY,
     "v_outbox": _OUTBOX,
     "v_sync": _SYNC,
+    "v_transcripts": _TRANSCRIPTS,
 }

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ from alembic.script import ScriptDirectory
 import sessionstore
 from sessionstore import sql
 from sessionstore.database import engine, paths, upgrade
-from sessionstore.models import SCHEMA_METADATA
+from sessionstore.models import SCHEMA_METADATA, is_modelled
 from sessionstore.queries import statements
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,9 @@ def test_the_revisions_make_the_tables_of_the_models(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     sessionstore.open(path).close()
     with engine.make_engine(lambda: engine.connect_file(path)).connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": upgrade.VERSION_TABLE, "compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": upgrade.VERSION_TABLE, "compare_type": True, "include_name": is_modelled}
+        )
         assert compare_metadata(context, SCHEMA_METADATA) == []
         assert checks_of(connection) == {table.name: names_of_checks(table) for table in SCHEMA_METADATA.sorted_tables}
 
@@ -112,8 +115,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -150,7 +153,7 @@ from sessionstore.database import upgrade
 
 folder, path = Path(sys.argv[1]), sys.argv[2]
 upgrade.migrations_folder = lambda: folder
-upgrade.HEAD_REVISION = "0004"
+upgrade.HEAD_REVISION = "0005"
 sql.COLUMNS["messages"] += ("words",)
 sql.COLUMNS["sessions"] += ("mood",)
 """
@@ -179,7 +182,7 @@ def later_version(folder: Path, *, boom: str = "", late_boom: str = "") -> Path:
     (folder / "env.py").write_text((source / "env.py").read_text())
     for revision in (source / "versions").glob("0*.py"):
         (versions / revision.name).write_text(revision.read_text())
-    (versions / "0004_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
+    (versions / "0005_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
     return folder
 
 
@@ -208,7 +211,7 @@ def backups_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{upgrade.BACKUP_INFIX}*"))
 
 
-UPGRADED = {"revision": "0004", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
+UPGRADED = {"revision": "0005", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
 
 
 def test_an_older_file_is_upgraded_in_place_and_keeps_everything(old_store: Path, tmp_path: Path) -> None:
@@ -241,7 +244,7 @@ def test_only_the_newest_backup_is_kept_and_other_files_are_spared(old_store: Pa
     for path in (older, of_another):
         path.write_bytes(b"an older backup")
     run_later(OPEN, later_version(tmp_path / "later"), old_store)
-    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0003.db"]
+    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0004.db"]
     assert of_another.exists()
 
 
@@ -249,7 +252,7 @@ def test_an_empty_store_is_upgraded_without_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     sessionstore.open(path).close()
     program = "with sessionstore.open(path) as store: print(json.dumps(store.status().schema_revision))"
-    assert run_later(program, later_version(tmp_path / "later"), path) == "0004"
+    assert run_later(program, later_version(tmp_path / "later"), path) == "0005"
     assert backups_of(path) == []
 
 
@@ -287,6 +290,64 @@ def test_an_upgrade_that_would_orphan_rows_is_undone(old_store: Path, tmp_path: 
     orphaning = later_version(tmp_path / "bad", late_boom="op.execute('DELETE FROM sessions')")
     assert run_later(OPEN, orphaning, old_store)["error"] == "UpgradeError"
     assert content_of(old_store) == before
+
+
+def upgraded_meanwhile(path: Path, folder: Path) -> None:
+    """Let a later version upgrade a file that this process has open, and write to it."""
+    assert run_later(OPEN, later_version(folder), path)["revision"] == "0005"
+
+
+def test_a_store_that_was_open_during_an_upgrade_writes_nothing_more(old_store: Path, tmp_path: Path) -> None:
+    with sessionstore.open(old_store) as store:
+        store.append("s", "user", "before")
+        store.truncate("s", after=1)
+        upgraded_meanwhile(old_store, tmp_path / "later")
+        before = content_of(old_store)
+        calls: list[Callable[[], object]] = [
+            lambda: store.append("s", "user", "after"),
+            lambda: store.truncate("s", after=0),
+            lambda: store.delete("s"),
+        ]
+        for call in calls * 2:
+            with pytest.raises(sessionstore.SchemaTooNewError, match=r"0005.*start the program again"):
+                call()
+        assert content_of(old_store) == before
+
+
+def test_callers_that_share_a_commit_are_all_told_of_an_upgrade(old_store: Path, tmp_path: Path) -> None:
+    with sessionstore.open(old_store) as store:
+        upgraded_meanwhile(old_store, tmp_path / "later")
+        before = content_of(old_store)
+
+        def refused(number: int) -> bool:
+            with pytest.raises(sessionstore.SchemaTooNewError):
+                store.append("s", "user", f"after {number}")
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(refused, range(32)))
+        assert content_of(old_store) == before
+
+
+def test_the_writes_of_another_program_of_this_version_are_no_upgrade(old_store: Path) -> None:
+    program = "import sys, sessionstore; sessionstore.open(sys.argv[1]).append('s', 'user', 'theirs')"
+    with sessionstore.open(old_store) as store:
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", program, str(old_store)], check=True, timeout=100)
+            store.append("s", "user", "mine")
+        assert [message.text for message in store.messages("s")] == ["old", *["theirs", "mine"] * 2]
+
+
+def test_a_read_that_fails_for_an_upgrade_says_so(old_store: Path) -> None:
+    with sessionstore.open(old_store) as store:
+        assert len(store.messages("s")) == 1
+        with closing(sqlite3.connect(old_store, isolation_level=None)) as later:
+            later.execute("ALTER TABLE messages RENAME COLUMN packed TO squeezed")
+            with pytest.raises(sessionstore.StoreIOError, match="no such column"):
+                store.messages("s")
+            later.execute(f"UPDATE {upgrade.VERSION_TABLE} SET version_num = '0005'")
+        with pytest.raises(sessionstore.SchemaTooNewError, match="0005"):
+            store.messages("s")
 
 
 def test_eight_processes_upgrade_a_file_once(old_store: Path, tmp_path: Path) -> None:
@@ -333,7 +394,7 @@ def test_threads_upgrade_different_files_at_once(tmp_path: Path) -> None:
         make_store(path, f"text {number}")
     outcomes = run_later(UPGRADE_IN_THREADS, later_version(tmp_path / "later"), *files)
     assert outcomes == {str(path): [f"text {number}"] for number, path in enumerate(files)}
-    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0004"}
+    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0005"}
 
 
 def test_threads_make_different_files_at_once(tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ NEXT_REVISION = '''
 """A revision that only this test knows."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0004", "0003", None, None
+revision, down_revision, branch_labels, depends_on = "0005", "0004", None, None
 def upgrade():
     op.add_column("store_info", sa.Column("later", sa.Integer()))
 '''
@@ -324,9 +324,9 @@ def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of this library that has one revision more."""
     folder = tmp_path / "migrations"
     shutil.copytree(upgrade.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0004_later.py").write_text(NEXT_REVISION)
+    (folder / "versions" / "0005_later.py").write_text(NEXT_REVISION)
     monkeypatch.setattr(upgrade, "migrations_folder", lambda: folder)
-    monkeypatch.setattr(upgrade, "HEAD_REVISION", "0004")
+    monkeypatch.setattr(upgrade, "HEAD_REVISION", "0005")
 
 
 def test_row_11_an_older_schema_is_not_upgraded_against_the_callers_will(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -336,9 +336,9 @@ def test_row_11_an_older_schema_is_not_upgraded_against_the_callers_will(tmp_pat
     refused_untouched(path, ConfigError, "sessionstore upgrade", migrate=False)
     refused_untouched(path, ConfigError, "sessionstore upgrade", read_only=True)
     with sessionstore.open(path) as store:
-        assert store.status().schema_revision == "0004"
+        assert store.status().schema_revision == "0005"
         assert [message.text for message in store.messages("s")] == WORDS
-    assert [backup.name for backup in tmp_path.glob("*pre-upgrade*")] == ["agent.db.pre-upgrade-0003.db"]
+    assert [backup.name for backup in tmp_path.glob("*pre-upgrade*")] == ["agent.db.pre-upgrade-0004.db"]
 
 
 @pytest.mark.parametrize(
@@ -400,13 +400,11 @@ def test_row_14_an_encrypted_file_is_told_from_rubbish(tmp_path: Path) -> None:
     refused_untouched(path, WrongKeyError, "encrypted")
 
 
-def test_row_15_there_is_no_key_to_be_wrong_about_yet() -> None:
-    """Encryption (`key=`) is no part of this version, so a key cannot be given to a plain file.
-
-    When the parameter comes, this test must give way to one that a plain file with a key raises WrongKeyError, saying that
-    the file is not encrypted.
-    """
-    assert "key" not in inspect.signature(sessionstore.open).parameters
+def test_row_15_a_plain_file_is_not_opened_with_a_key(tmp_path: Path) -> None:
+    pytest.importorskip("sqlcipher3", reason="sqlcipher3 is not installed (dependency group test)")
+    path = tmp_path / "agent.db"
+    sessionstore.open(path).close()
+    refused_untouched(path, WrongKeyError, "not encrypted", key=bytes(range(32)))
 
 
 # -- things that are no regular file
@@ -821,15 +819,35 @@ def test_row_37_the_log_of_another_program_is_not_taken_for_ours(tmp_path: Path)
     assert texts(path) == WORDS
 
 
-def test_row_37_the_log_of_another_store_never_replaces_the_messages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_row_37_the_log_of_another_store_never_replaces_the_messages(read_only: bool, tmp_path: Path) -> None:
     """Neither the content nor the file of a store may become another store's because of a log that lies beside it."""
     path = tmp_path / "agent.db"
     made_store(path)
     main_file = path.read_bytes()
     beside(path, "-wal").write_bytes(left_log(tmp_path / "other.db", OTHER_STORE_LOG))
     with pytest.raises((ForeignDatabaseError, StoreCorruptError)):
-        texts(path)
+        sessionstore.open(path, read_only=read_only)
     assert path.read_bytes() == main_file
+
+
+HALF_COPIED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+((real,),) = connection.execute("SELECT store_id FROM store_info").fetchall()
+connection.execute("UPDATE store_info SET store_id = 'of another table'")
+connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+connection.execute("UPDATE store_info SET store_id = ?", (real,))
+os._exit(0)
+"""
+
+
+def test_row_37_our_own_log_is_taken_in_where_the_file_alone_says_something_else(tmp_path: Path) -> None:
+    """As when power is lost while a rebuilt file is copied from its log: the page of the id may hold another table still."""
+    path = tmp_path / "agent.db"
+    made_store(path)
+    assert left_log(path, HALF_COPIED)
+    assert texts(path) == WORDS
 
 
 def test_row_37_our_own_log_of_a_killed_process_is_replayed(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from sessionstore.queries.views import VIEWS
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "schema.md").read_text()
 NAMES = ("v_sessions", "v_messages", "v_metric_events", "v_success_daily", "v_response_time_hourly", "v_quality_distribution",
-         "v_failures", "v_agent_status", "v_token_usage_daily", "v_outbox", "v_sync")  # fmt: skip
+         "v_failures", "v_agent_status", "v_token_usage_daily", "v_outbox", "v_sync", "v_transcripts")  # fmt: skip
 in_checkout = pytest.mark.skipif(not (ROOT / "alembic.ini").is_file(), reason="alembic.ini is not in the installed package")
 random_test = settings(
     max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
