@@ -102,7 +102,7 @@ class Gate:
         try:
             tenant = self._tenant(scope["path"], Headers(scope=scope))
         except Problem as problem:
-            await _response(problem)(scope, receive, send)
+            await response(problem)(scope, receive, send)
             return
         scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)
@@ -152,28 +152,28 @@ async def _capabilities() -> Response:
 
 def _answer_errors(app: FastAPI, health: Health) -> None:
     async def problem(_: Request, error: Exception) -> Response:
-        return _response(cast(Problem, error))
+        return response(cast(Problem, error))
 
     async def refused(request: Request, error: Exception) -> Response:
         status = cast(HTTPException, error).status_code
         # The routes of a path are several; the one that refused knows its own method only.
         headers = {"Allow": ", ".join(_methods(app, request.scope["path"]))} if status == 405 else {}
-        return _response(problems.of_status(status, headers))
+        return response(problems.of_status(status, headers))
 
     async def wrong_query(_: Request, error: Exception) -> Response:
         place = cast(RequestValidationError, error).errors()[0]["loc"]
-        return _response(Problem(422, "invalid_input", "is not as it should be", field=str(place[-1])))
+        return response(Problem(422, "invalid_input", "is not as it should be", field=str(place[-1])))
 
     async def failed(_: Request, error: Exception) -> Response:
         found = problems.of_error(cast(SessionStoreError, error))
         health.note(found)
         if found.status >= 500:
             log(logging.ERROR, "collector_failed", "a request could not be served", error=error, status_code=found.status)
-        return _response(found)
+        return response(found)
 
     async def unexpected(_: Request, error: Exception) -> Response:
         log(logging.ERROR, "collector_failed", "a request could not be served", error=error, status_code=500)
-        return _response(Problem(500, "internal_error", "the collector failed; its log says more"))
+        return response(Problem(500, "internal_error", "the collector failed; its log says more"))
 
     handlers: dict[Any, Any] = {
         Problem: problem,
@@ -193,7 +193,8 @@ def _methods(app: FastAPI, path: str) -> list[str]:
     return sorted({method for route in found for method in route.methods or ()})
 
 
-def _response(problem: Problem) -> Response:
+def response(problem: Problem) -> Response:
+    """The answer that tells a problem."""
     return Response(
         encode_json(problem.body()).encode(), status_code=problem.status, media_type="application/json", headers=problem.headers
     )

@@ -281,14 +281,16 @@ def _message_figures(given: dict[str, Any]) -> Figures:
     placed = body.attributes
     # In the order in which the client told them, as its own store has them.
     facts = {name: value for name in given["attributes"] if name in _FIGURES and (value := getattr(placed, name)) is not None}
-    if body.timestamp.zone is not None:
-        facts["metadata"] = _noted(None, body.timestamp)
-    return _figures(body.session_id, body.agent_id, placed.seq, placed.role, facts, body.timestamp.text)
+    if noted := _noted(None, body.timestamp, body.start_time):
+        facts["metadata"] = noted
+    began_at = _text(body.start_time)
+    return _figures(body.session_id, body.agent_id, placed.seq, placed.role, facts, body.timestamp.text, began_at)
 
 
 def _plain_figures(given: dict[str, Any], attributes: dict[str, Any]) -> Figures | None:
     """As `_message_figures`, for what sessionstore itself sends, at a quarter of its price; None for anything unusual."""
     session_id, agent_id, instant = given.get("session_id"), given.get("agent_id"), given.get("timestamp")
+    begun = given.get("start_time")
     seq, role = attributes["seq"], attributes.get("role")
     if type(session_id) is not str or type(agent_id) is not str or type(instant) is not str:
         return None
@@ -305,24 +307,29 @@ def _plain_figures(given: dict[str, Any], attributes: dict[str, Any]) -> Figures
         if type(value) is not kind or not (value if kind is str else 0 <= value <= inputs.MAX_INTEGER):
             return None
         facts[name] = known_identifier(value) if kind is str else value
-    at = bodies.moment(instant)
-    if at.zone is not None:
+    at, began_at = bodies.moment(instant), None if begun is None else bodies.moment(begun)
+    if at.zone is not None or (began_at is not None and began_at.zone is not None):
         return None
-    return _figures(known_identifier(session_id), known_identifier(agent_id), seq, role, facts, at.text)
+    return _figures(known_identifier(session_id), known_identifier(agent_id), seq, role, facts, at.text, _text(began_at))
 
 
-def _figures(session_id: str, agent_id: str | None, seq: int, role: str | None, facts: dict[str, Any], at: str) -> Figures:
+def _figures(
+    session_id: str, agent_id: str | None, seq: int, role: str | None, facts: dict[str, Any], at: str, began_at: str | None
+) -> Figures:
     text = to_json(facts).decode() if facts else None
-    return Figures(session_id, agent_id, seq, PreparedMessage(MESSAGE_KIND, role, None, None, text, None, None), at, False)
+    row = PreparedMessage(MESSAGE_KIND, role, None, None, text, None, None)
+    return Figures(session_id, agent_id, seq, row, at, began_at, has_text=False)
 
 
 def _message(given: object) -> Figures:
     body = bodies.Message.model_validate(given)
     known = {} if body.attributes is None else body.attributes.model_dump(exclude_none=True)
-    if body.timestamp.zone is not None:
-        known["metadata"] = _noted(None, body.timestamp)
-    row = prepare(body.message, max_bytes=inputs.MAX_METADATA_BYTES, kind=body.kind, **known)
-    return Figures(body.session_id, body.agent_id, body.seq, row, body.timestamp.text, has_text=True)
+    if noted := _noted(None, body.timestamp, body.start_time):
+        known["metadata"] = noted
+    # What is told of a message later is put into its row: there is nothing to be kept in step.
+    row = prepare(body.message, max_bytes=inputs.MAX_METADATA_BYTES, kind=body.kind, take_blobs=False, **known)
+    began_at = _text(body.start_time)
+    return Figures(body.session_id, body.agent_id, body.seq, row, body.timestamp.text, began_at, has_text=True)
 
 
 def _erasure(given: object) -> Erasure:

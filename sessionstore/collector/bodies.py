@@ -85,6 +85,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Milliseconds = Seconds
 Count = Annotated[int, Field(ge=0, le=inputs.MAX_INTEGER)]
 Seq = Annotated[int, Field(ge=1, le=MAX_SEQ)]
+SessionStart = Annotated[Instant | None, Field(description="When the session began: which life of its name this is about.")]
 
 
 class Body(BaseModel):
@@ -200,6 +201,7 @@ class MessageMetric(Body):
     unit: Identifier | None = None
     agent_id: Identifier | None = None
     session_id: Identifier
+    start_time: SessionStart = None
     timestamp: Instant
     attributes: PlacedFigures
 
@@ -209,6 +211,7 @@ class Message(Body):
 
     session_id: Identifier
     agent_id: Identifier | None = None
+    start_time: SessionStart = None
     seq: Seq
     timestamp: Instant
     kind: Identifier | None = None

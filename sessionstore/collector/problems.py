@@ -80,10 +80,15 @@ def of_error(error: SessionStoreError) -> Problem:
     return Problem(500, "internal_error", "the collector failed; its log says more")
 
 
+def stopping() -> Problem:
+    """What a request is told that a collector waits for no longer."""
+    return _unavailable("stopping", "the collector is stopped; the request may have been stored", _SOON, Connection="close")
+
+
 def is_storage(problem: Problem) -> bool:
     """Whether the file could not be written."""
     return problem.code in ("disk_full", "storage_failed")
 
 
-def _unavailable(code: str, message: str, seconds: int) -> Problem:
-    return Problem(503, code, message, Retry_After=str(seconds))
+def _unavailable(code: str, message: str, seconds: int, **headers: str) -> Problem:
+    return Problem(503, code, message, Retry_After=str(seconds), **headers)

@@ -15,12 +15,18 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..aio import AsyncSessionStore, aopen
+from ..aio import AsyncSessionStore
+from ..aio_opening import aopen
+from ..arguments import UNSET, Unset
 from ..errors import ConfigError
+from ..keys import EncryptionKey
 from ..queries import subscription
 from . import create_app
 from .access import ApiKeys, is_loopback, own_names, read_keys
+from .app import response
+from .problems import stopping
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8787
@@ -35,6 +41,7 @@ _OBJECTS_BETWEEN_COLLECTIONS: Final = 20_000
 def serve(
     location: str | None,
     *,
+    key: EncryptionKey | Unset = UNSET,
     key_file: Path | None = None,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
@@ -45,6 +52,7 @@ def serve(
 
     Args:
         location: The store's path or URL; made if it is not there.
+        key: What the store is encrypted with, as for `sessionstore.open()`.
         key_file: The API keys; without it, only this machine is served.
         host: The address to listen on.
         port: The port; 0 picks a free one.
@@ -59,11 +67,12 @@ def serve(
         raise ConfigError(f"{host}: without API keys only this machine is served; give --api-key-file, or listen on 127.0.0.1")
     names = own_names(host, allowed_hosts, has_keys=bool(keys))
     with _listener(host, port) as listener:
-        asyncio.run(_serve(location, keys, listener, names=names, listening=listening))
+        asyncio.run(_serve(location, key, keys, listener, names=names, listening=listening))
 
 
 async def _serve(
     location: str | None,
+    key: EncryptionKey | Unset,
     keys: ApiKeys,
     listener: socket.socket,
     *,
@@ -71,11 +80,11 @@ async def _serve(
     listening: Callable[[str], None],
 ) -> None:
     # Whatever the environment names is the remote of those who tell, not of who is told.
-    async with aopen(location, remote=None) as store:
+    async with aopen(location, remote=None, key=key) as store:
         await _require_no_remote(store)
         app = create_app(store, keys=keys, names=names)
         config = uvicorn.Config(
-            app,
+            Ending(app),
             log_config=None,
             log_level=logging.WARNING,
             access_log=False,
@@ -103,6 +112,29 @@ async def _require_no_remote(store: AsyncSessionStore) -> None:
             "this store tells its events to a remote itself; a collector needs a store of its own, "
             "or take the remote away: sessionstore remote --none"
         )
+
+
+class Ending:
+    """An app whose requests end with an answer, and without a traceback, when a server that stops waits for them no longer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            # Only a server that stops cancels a request. It cuts off an answer that has begun.
+            if not begun:
+                await response(stopping())(scope, receive, send)
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 How far it has come is stored with the events of each step, so that a kill in between neither loses nor repeats any. Sessions
 come first, in the order of their keys: the beginning, the messages, the end if it was over. Then figures, then what agents did.
+The expiry of a session is told in the step of its beginning even if messages are left: its name may have another life by then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..database.transaction import Transaction
 from ..errors import ConfigError
 from ..remote import events
 from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, SEQ_BITS, Message, SessionInfo
-from . import messages, outbox, sessions, subscription
+from . import message_rows, messages, outbox, sessions, subscription
 from .dialect import as_stored
 from .statements import (
     AGENT_ACTIVITY,
@@ -147,14 +148,17 @@ def _sessions(db: Transaction, task: _Task, cursor: int) -> _Part:
                 return part
             part.sessions += 1
             part.events.append(events.conversation_started(info))
-            part.cursor = messages.first_id(key)
-        if not _tell_messages(db, task, part, room, key, info):
+            part.cursor = message_rows.first_id(key)
+        whole = _tell_messages(db, task, part, room, key, info)
+        if key != resumed:
+            part.events += _expiry(info, task.since)
+        if not whole:
             return part
         part.events += _end(info, task.since)
-        part.cursor = messages.last_id(key)
+        part.cursor = message_rows.last_id(key)
     if len(rows) <= _MOST_SESSIONS:
         newest = db.core.execute(sa.select(sa.func.max(SESSIONS.c.session_key))).scalar_one()
-        part.cursor = max(part.cursor, messages.last_id(newest or 0))
+        part.cursor = max(part.cursor, message_rows.last_id(newest or 0))
         part.over = True
     return part
 
@@ -166,7 +170,7 @@ def _tell_messages(db: Transaction, task: _Task, part: _Part, room: _Room, key: 
     found = []
     whole = True
     query = _messages_query(task.told.sync_messages)
-    for row in db.driver.execute(query, (part.cursor, messages.last_id(key), task.since)):
+    for row in db.driver.execute(query, (part.cursor, message_rows.last_id(key), task.since)):
         if not room.take(sum(len(value) for value in row if isinstance(value, str))):
             whole = False
             break
@@ -181,16 +185,26 @@ def _tell_messages(db: Transaction, task: _Task, part: _Part, room: _Room, key: 
 def _about_messages(told: Subscription, info: SessionInfo, found: Iterable[Message]) -> Iterable[events.Event]:
     """As they are told when they are appended."""
     if told.sync_messages:
-        return [events.message_told(info.namespace, info.agent_id, message) for message in found]
-    return [events.message_figures(info.namespace, info.agent_id, message) for message in found if message.has_figures]
+        return [events.message_told(info.namespace, info.agent_id, info.created_at, message) for message in found]
+    wanted = (message for message in found if message.has_figures)
+    return [events.message_figures(info.namespace, info.agent_id, info.created_at, message) for message in wanted]
+
+
+def _expiry(info: SessionInfo, since: str) -> tuple[events.Event, ...]:
+    """The expiry of a session, if its life was over when the remote was set."""
+    return (events.conversation_expired(info),) if info.status == EXPIRED_STATUS and _was_over(info, since) else ()
 
 
 def _end(info: SessionInfo, since: str) -> tuple[events.Event, ...]:
-    """The end of a session, if it was over when the remote was set."""
-    if info.status == OPEN_STATUS or clock.to_text(info.ended_at or info.updated_at) >= since:
+    """The end of a session, if it was ended when the remote was set."""
+    if info.status in (OPEN_STATUS, EXPIRED_STATUS) or not _was_over(info, since):
         return ()
     # What was said at its end stands among its metadata, which its beginning told.
-    return (events.conversation_expired(info) if info.status == EXPIRED_STATUS else events.conversation_ended(info, None),)
+    return (events.conversation_ended(info, None),)
+
+
+def _was_over(info: SessionInfo, since: str) -> bool:
+    return clock.to_text(info.ended_at or info.updated_at) < since
 
 
 def _figures(db: Transaction, task: _Task, cursor: int) -> _Part:

@@ -115,11 +115,14 @@ def conversation_expired(info: SessionInfo) -> Event:
     return Event(CONVERSATION_EXPIRED, session_stream(info.session_id), info.namespace, ended_at, _known(body))
 
 
-def message_figures(namespace: str, agent_id: str | None, message: Message) -> Event:
-    """What a message cost, without a word of it. The value is the time of an assistant's answer, if it is known."""
+def message_figures(namespace: str, agent_id: str | None, began_at: datetime, message: Message) -> Event:
+    """What a message cost, without a word of it. The value is the time of an assistant's answer, if it is known.
+
+    `began_at` is when its session began, which says which of the lives of that name it belongs to.
+    """
     figures = message.figures()
     answer_time = figures.get("response_time_ms", figures.get("elapsed_ms")) if message.role == "assistant" else None
-    return metric(
+    told = metric(
         namespace,
         message.created_at,
         name=MESSAGE_METRIC,
@@ -129,13 +132,16 @@ def message_figures(namespace: str, agent_id: str | None, message: Message) -> E
         session_id=message.session_id,
         attributes={"seq": message.seq, "role": message.role, **figures},
     )
+    told.body["start_time"] = began_at.isoformat()
+    return told
 
 
-def message_told(namespace: str, agent_id: str | None, message: Message) -> Event:
+def message_told(namespace: str, agent_id: str | None, began_at: datetime, message: Message) -> Event:
     """A message with its text, for a store that syncs messages; of a very large one what it cost."""
     body = {
         "session_id": message.session_id,
         "agent_id": agent_id,
+        "start_time": began_at.isoformat(),
         "seq": message.seq,
         "timestamp": message.created_at.isoformat(),
         "kind": message.kind,
@@ -143,7 +149,7 @@ def message_told(namespace: str, agent_id: str | None, message: Message) -> Even
         "attributes": message.figures() or None,
     }
     if _size(encode_json(body)) > MAX_MESSAGE_BYTES:
-        return message_figures(namespace, agent_id, message)
+        return message_figures(namespace, agent_id, began_at, message)
     return Event(MESSAGE, session_stream(message.session_id), namespace, message.created_at, _known(body))
 
 

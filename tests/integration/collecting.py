@@ -74,9 +74,9 @@ class Desktop:
 
 
 @contextmanager
-def running(db: Path, *options: str) -> Iterator[Collector]:
+def running(db: Path, *options: str, program: tuple[str, str] = ("-m", "sessionstore")) -> Iterator[Collector]:
     """Start a collector; it is killed at the end if the test has not stopped it."""
-    command = [sys.executable, "-W", "error", "-m", "sessionstore", "serve", "--db", str(db), "--port", "0", *options]
+    command = [sys.executable, "-W", "error", *program, "serve", "--db", str(db), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TZ": "Asia/Kolkata"})
     assert process.stderr is not None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -22,7 +23,9 @@ import pytest
 from collecting import LATER, START, Collector, Desktop, answered, ended, event, raw_request, running, started
 
 import sessionstore
-from sessionstore import queries
+from sessionstore import packing, queries
+from sessionstore.collector import server
+from sessionstore.database.transaction import Transaction
 from sessionstore.queries.collecting import reads
 from sessionstore.queries.collecting.arrivals import namespace_of, place_of
 from sessionstore.remote.events import PATHS
@@ -532,6 +535,34 @@ def test_it_says_what_it_can_do(collector: Collector) -> None:
     }
 
 
+def test_what_is_told_of_a_packed_message_leaves_its_text(tmp_path: Path) -> None:
+    """The collector's file is a store: another program may have packed what is old in it."""
+    text = "All happy families are alike. " * 100
+    told = {
+        "session_id": "user-alice",
+        "agent_id": "helper",
+        "seq": 1,
+        "timestamp": START,
+        "message": {"role": "assistant", "content": text},
+    }
+    with running(tmp_path / "c.db") as collector:
+        desktop = Desktop(collector)
+        desktop.batch(event("message", told))
+        with sessionstore.open(tmp_path / "c.db", namespace=namespace_of("default", desktop.source, ""), remote=None) as own:
+            assert own._write(pack_all) == 1
+            desktop.batch(event("metric", answered(1, 10.0)))
+            (found,) = own.messages("user-alice")
+        assert (found.content, found.response_time_ms) == (text, 10.0)
+        assert collector.stop() == 0
+
+
+def pack_all(db: Transaction) -> int:
+    """Pack every message of a file, and say how many there were."""
+    rows = db.driver.execute("SELECT id, text, extra FROM messages").fetchall()
+    small = [(packing.pack(text, extra, level=packing.LIVE_LEVEL), identity) for identity, text, extra in rows]
+    return int(db.driver.executemany("UPDATE messages SET text = NULL, extra = NULL, packed = ? WHERE id = ?", small).rowcount)
+
+
 # -- stopping and starting
 
 
@@ -555,6 +586,52 @@ def test_a_stop_waits_for_a_request_under_way_and_loses_nothing(tmp_path: Path) 
         assert collector.process.wait(20) == 0
     with closing(sqlite3.connect(tmp_path / "c.db")) as connection:
         assert connection.execute("SELECT session_id FROM sessions").fetchall() == [("user-alice",)]
+
+
+@pytest.mark.parametrize(("grace_seconds", "signals"), [(0.2, 1), (600, 2)])
+def test_a_stop_that_cuts_a_request_off_answers_it_and_ends_well(tmp_path: Path, grace_seconds: float, signals: int) -> None:
+    """Ctrl-C waits for a while, a second one does not; either may find half a request."""
+    code = f"from sessionstore.collector import server; server._GRACE_SECONDS = {grace_seconds}; "
+    code += "from sessionstore.cli import main; raise SystemExit(main())"
+    with running(tmp_path / "c.db", program=("-c", code)) as collector:
+        with socket.create_connection(collector.address, timeout=20) as connection:
+            connection.sendall(b"POST /conversations/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            assert collector.client.get("/healthz").status_code == 200
+            collector.client.close()
+            for _ in range(signals):
+                collector.process.send_signal(signal.SIGINT)
+                while is_listening(collector.address):
+                    time.sleep(0.01)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"code":"stopping"' in answer
+        assert collector.process.wait(20) == 0
+        assert collector.process.stderr is not None
+        assert "Traceback" not in collector.process.stderr.read()
+
+
+def test_an_answer_that_has_begun_is_not_begun_again_when_it_is_cut_off() -> None:
+    sent = []
+    begun = asyncio.Event()
+
+    async def slow(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start"})
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def cut_off() -> None:
+        request = asyncio.create_task(server.Ending(slow)({"type": "http"}, None, send))  # type: ignore[arg-type]
+        await begun.wait()
+        request.cancel()
+        await request
+
+    asyncio.run(cut_off())
+    assert sent == [{"type": "http.response.start"}]
 
 
 def is_listening(address: tuple[str, int]) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from clocks import FrozenClock
 from collecting import START, Collector, Desktop, answered, ended, event, running, started
 
 import sessionstore
+from sessionstore import NewMessage, queries
 from sessionstore.remote.events import PATHS
 from sessionstore.remote.settings import Remote
 
@@ -37,8 +39,15 @@ def expired(begun: str, at: str) -> dict[str, Any]:
     return {**started(at=begun), "end_time": at, "status": "expired", "expiry_reason": "ttl_timeout"}
 
 
-def figure(seq: int, ms: float, at: str) -> dict[str, Any]:
-    return event("metric", {**answered(seq, ms), "timestamp": at})
+def figure(seq: int, ms: float, at: str, begun: str | None = None) -> dict[str, Any]:
+    """What an answer cost; with `begun` it says which life it belongs to, as a store does."""
+    return event("metric", {**answered(seq, ms), "timestamp": at} | ({} if begun is None else {"start_time": begun}))
+
+
+def message(seq: int, at: str, begun: str) -> dict[str, Any]:
+    told = {"role": "assistant", "content": "an answer"}
+    body = {"session_id": "user-alice", "agent_id": "helper", "start_time": begun, "seq": seq, "timestamp": at, "message": told}
+    return event("message", {**body, "attributes": {"response_time_ms": 100.0 * seq}})
 
 
 def first_life() -> list[dict[str, Any]]:
@@ -79,17 +88,17 @@ def test_the_live_one_goes_on_while_an_earlier_life_is_told(desktop: Desktop) ->
 @pytest.mark.parametrize("at_once", [True, False])
 def test_figures_of_a_life_whose_beginning_comes_last_are_not_an_earlier_life_s(desktop: Desktop, at_once: bool) -> None:
     """The remote was set in the midst of the second life; then both are told from their beginning."""
-    live = figure(4, 900.0, "2026-03-02T10:00:09+00:00"), figure(6, 700.0, "2026-03-02T10:00:19+00:00")
+    live = figure(4, 900.0, "2026-03-02T10:00:09+00:00", SECOND), figure(6, 700.0, "2026-03-02T10:00:19+00:00", SECOND)
     begins, costs, expires = first_life()
     told = (
         live[0],
         begins,
         costs,
-        figure(4, 200.0, "2026-03-01T10:00:02+00:00"),
+        figure(4, 200.0, "2026-03-01T10:00:02+00:00", START),
         live[1],
         expires,
         event("conversation_start", started(at=SECOND)),
-        figure(2, 800.0, "2026-03-02T10:00:01+00:00"),
+        figure(2, 800.0, "2026-03-02T10:00:01+00:00", SECOND),
     )
     for part in [told] if at_once else [(each,) for each in told]:
         assert {each["status"] for each in desktop.batch(*part)} == {"stored"}
@@ -132,6 +141,51 @@ def test_an_expired_life_is_answered_for_by_the_newest_one(desktop: Desktop) -> 
     found = desktop.get("/conversations/user-alice")
     assert (found["status"], found["start_time"]) == ("expired", SECOND)
     assert desktop.get("/metrics/success-rates")["overall"]["expired"] == 2
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_message_belongs_to_the_life_that_it_names(desktop: Desktop, at_once: bool) -> None:
+    """Whatever its time is: a clock may have been wrong, and what is imported keeps its times."""
+    begins, _, expires = first_life()
+    told = (
+        begins,
+        figure(2, 900.0, "2026-03-01T10:00:03+00:00", SECOND),
+        figure(2, 100.0, "2026-03-02T10:00:09+00:00", START),
+        message(4, "2026-03-01T11:00:00+00:00", SECOND),
+        expires,
+        event("conversation_start", started(at=SECOND)),
+        message(4, "2026-03-01T10:00:02+00:00", START),
+    )
+    for part in [told] if at_once else [(each,) for each in told]:
+        assert {each["status"] for each in desktop.batch(*part)} == {"stored"}
+    found = desktop.get("/conversations/user-alice")
+    assert (found["status"], found["start_time"], found["message_count"]) == ("open", SECOND, 2)
+    rows = desktop.get("/metrics/success-rates")["overall"]
+    assert (rows["total"], rows["expired"], rows["active"]) == (2, 1, 1)
+    times = desktop.get("/metrics/response-times")["overall"]
+    assert (times["count"], times["min_ms"], times["max_ms"]) == (4, 100.0, 900.0)
+
+
+def test_a_message_of_a_life_that_follows_an_ended_one_begins_it_anew(desktop: Desktop) -> None:
+    """The name of a session that was ended is free only after it is deleted; the start of the next one got lost."""
+    desktop.batch(event("conversation_start", started()), figure(2, 100.0, START, START), event("conversation_end", ended()))
+    desktop.batch(figure(2, 900.0, SECOND, SECOND))
+    found = desktop.get("/conversations/user-alice")
+    assert (found["status"], found["start_time"], found["message_count"]) == ("open", SECOND, 1)
+    assert desktop.get("/metrics/response-times")["overall"]["mean_ms"] == 900.0
+
+
+def test_a_message_of_an_ended_life_that_goes_on_leaves_it_ended(desktop: Desktop) -> None:
+    ends = event("conversation_end", ended(begun=SECOND, at="2026-03-02T10:05:00+00:00"))
+    desktop.batch(event("conversation_start", started(at=SECOND)), ends, figure(2, 100.0, THIRD, SECOND))
+    found = desktop.get("/conversations/user-alice")
+    assert (found["status"], found["start_time"], found["message_count"]) == ("completed", SECOND, 1)
+
+
+def test_a_life_known_by_its_messages_takes_its_name_from_no_other_s_beginning(desktop: Desktop) -> None:
+    desktop.batch(figure(2, 900.0, SECOND, SECOND))
+    desktop.batch(*first_life())
+    assert_both_lives_are_known(desktop, "open", 900.0)
 
 
 def test_a_start_that_is_rejected_leaves_nothing_behind(desktop: Desktop) -> None:
@@ -191,15 +245,14 @@ def test_a_store_that_tells_its_past_is_known_as_it_is(
 ) -> None:
     """The remote is set in the midst of it, and the past is told while life goes on.
 
-    The usual seeds are fixed: of random histories about one in a hundred differs in a figure, and why is not known yet; 336 and
-    431 do. SESSIONSTORE_SEED tries another one, SESSIONSTORE_TOLD_LIVES many.
+    SESSIONSTORE_SEED tries a certain one, SESSIONSTORE_TOLD_LIVES many.
     """
-    seed = int(os.environ.get("SESSIONSTORE_SEED") or run)
+    seed = int(os.environ.get("SESSIONSTORE_SEED") or random.randrange(1 << 32))
     print(f"run {run}: SESSIONSTORE_SEED={seed}")
     chance = random.Random(seed)
     live(store, frozen, chance, 25)
-    store.set_remote(REMOTE)
-    live(store, frozen, chance, 10 if run % 2 else 0)
+    store.set_remote(replace(REMOTE, sync_messages=chance.random() < 0.5))
+    live(store, frozen, chance, chance.choice([0, 10]))
     while store.outbox.backfill(limit=3).more:
         live(store, frozen, chance, chance.randrange(3))
     live(store, frozen, chance, 10)
@@ -209,3 +262,28 @@ def test_a_store_that_tells_its_past_is_known_as_it_is(
         assert {each["status"] for each in desktop.batch(*events[start : start + 20])} == {"stored"}
     for path, own in (("response-times", store.response_times()), ("success-rates", store.success_rates())):
         assert desktop.get(f"/metrics/{path}") == json.loads(json.dumps(own)), path
+
+
+def test_a_long_life_that_is_told_in_parts_is_not_taken_for_the_one_that_follows_it(
+    desktop: Desktop, store: sessionstore.SessionStore, frozen: FrozenClock
+) -> None:
+    """Between two parts of its past another life of its name begins, which a collector takes for the same one if that is open."""
+    chat = store.session("user-alice", agent_id="helper", ttl=3600.0)
+    answer = {"role": "assistant", "content": "an answer"}
+    chat.append_many([NewMessage(answer, response_time_ms=50.0)] * 2_100)
+    frozen.go(minutes=61)
+    store.sweep()
+    store.set_remote(REMOTE)
+    first = store._write(queries.backfill.step)
+    frozen.go(seconds=1)
+    store.session("user-alice", agent_id="helper", ttl=3600.0).append("assistant", "an answer", response_time_ms=90.0)
+    assert (first.outcome, store.outbox.backfill().more) == ("more", False)
+    events = sent_by(store)
+    kinds = [each["kind"] for each in events if each["kind"] != "metric"]
+    assert kinds == ["conversation_start", "conversation_expired", "conversation_start"]
+    for start in range(0, len(events), 500):
+        assert {each["status"] for each in desktop.batch(*events[start : start + 500])} == {"stored"}
+    own = store.response_times()
+    assert own["overall"]["count"] == 2_101
+    for path, known in (("response-times", own), ("success-rates", store.success_rates())):
+        assert desktop.get(f"/metrics/{path}") == json.loads(json.dumps(known)), path

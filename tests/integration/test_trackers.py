@@ -471,7 +471,7 @@ def test_with_a_remote_every_event_waits_in_the_outbox_in_order(store: SessionSt
              {"session_id": session_id, "agent_id": "helper", "start_time": began, "user_id": "alice", "metadata": {"a": 1}}),
             ("metric",
              {"name": "message", "value": 420.0, "unit": "ms", "agent_id": "helper", "session_id": session_id, "timestamp": later,
-              "attributes": {"seq": 2, "role": "assistant", "output_tokens": 3, "response_time_ms": 420.0}}),
+              "start_time": began, "attributes": {"seq": 2, "role": "assistant", "output_tokens": 3, "response_time_ms": 420.0}}),
             ("conversation_end",
              {"session_id": session_id, "agent_id": "helper", "start_time": began, "end_time": later, "duration_seconds": 2.0,
               "status": "completed", "quality_score": 4, "user_feedback": "good", "message_count": 2, "metadata": {"b": 2}}),

@@ -49,6 +49,7 @@ def figures(**attributes: Any) -> dict[str, Any]:
         figures(model="m-1", input_tokens=3, output_tokens=0, response_time_ms=1.5),
         figures(elapsed_ms=2.0, finish_reason="stop", more="is ignored"),
         figures(role=None, reasoning_tokens=2**63 - 1),
+        {**figures(), "start_time": "2026-03-01T09:00:00+00:00"},
     ],
 )
 def test_the_short_way_of_figures_says_what_the_model_says(body: dict[str, Any]) -> None:
@@ -66,6 +67,19 @@ def test_the_short_way_of_figures_says_what_the_model_says(body: dict[str, Any])
 def test_figures_that_are_wrong_are_refused_on_both_ways(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         arriving.content_of("metric", figures(**wrong))
+
+
+@pytest.mark.parametrize("start_time", ["yesterday", 5])
+def test_a_message_whose_session_began_at_no_time_is_refused(start_time: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        arriving.content_of("metric", {**figures(), "start_time": start_time})
+    assert arriving.told(refused.value).field == "start_time"
+
+
+def test_a_time_zone_that_was_assumed_of_a_session_s_beginning_is_noted() -> None:
+    told = arriving.content_of("metric", {**figures(), "start_time": "2026-03-01T10:00:00"})
+    assert isinstance(told, Figures)
+    assert arriving.ASSUMED in json.loads(told.row.facts or "{}")["metadata"]
 
 
 def test_a_value_beyond_all_numbers_is_refused_on_both_ways() -> None:

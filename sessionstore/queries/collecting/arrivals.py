@@ -53,13 +53,17 @@ class Expiry(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """A message was stored: what is known of it, with its text (`has_text`) or without."""
+    """A message was stored: what is known of it, with its text (`has_text`) or without.
+
+    `began_at` is when its session began, if the client tells it.
+    """
 
     session_id: str
     agent_id: str | None
     seq: int
     row: PreparedMessage
     at: str
+    began_at: str | None
     has_text: bool
 
 

@@ -1,22 +1,22 @@
 """The sessions that a collector's events are about: read once for a batch, changed in memory, written back once.
 
-A session's lives are told apart by when they began, as the client says it. What refuses an event raises before anything of it
-is changed, so that its neighbours go on.
+A session's lives are told apart by when they began, as the client says it with every event. A message of which it does not say so
+belongs to the life that was under way at its time. What refuses an event raises before anything of it is changed, so that its
+neighbours go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-from ... import sql
 from ...content import decoded
 from ...database.transaction import Transaction
 from ...inputs import MAX_METADATA_BYTES, encode_json, json_object
 from ...rows import PreparedMessage, checksum
 from ...values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, SEQ_BITS
-from .. import removal
+from .. import lineage, message_rows, removal, search_index, whole_messages
 from . import statements
 from .arrivals import End, Expiry, Figures, Start
 
@@ -27,6 +27,7 @@ _CHANGES: Final = attrgetter(*statements.CHANGED, "session_key")
 _MAKING: Final = attrgetter(*statements.MADE)
 _BEGINNING: Final = attrgetter("created_at")
 _FIRST_SEQ: Final = 1
+_NOT_PACKED: Final = None
 
 
 class _Session:
@@ -53,7 +54,7 @@ class _Session:
     reported_message_count: int | None
     message_count: int
     next_seq: int
-    # Whether its own beginning was told; else it began when it was heard of first, or before.
+    # Whether it was told when it began; else it began when it was heard of first, or before.
     tracked: bool
 
     def __init__(self, *row: Any) -> None:
@@ -96,7 +97,7 @@ class Desk:
         if found is None:
             found = self._make(namespace, told.session_id, told.agent_id, told.began_at)
         elif begins_anew:
-            self._begin_anew(found, told)
+            self._begin_anew(found, told.began_at)
         found.metadata = metadata
         if not found.tracked:
             found.created_at, found.tracked = min(found.created_at, told.began_at), True
@@ -145,19 +146,12 @@ class Desk:
         found.agent_id = found.agent_id or told.agent_id
         found.was_used(told.ended_at)
         self._change(found)
-        self._part(found, told.ended_at)
 
     def put_message(self, namespace: str, told: Figures) -> None:
         """A message was stored, or what it cost; what is known of it already stays known."""
         seq, row, at = told.seq, told.row, told.at
-        found = self._life_at(namespace, told.session_id, at)
-        if found is None:
-            found = self._make(namespace, told.session_id, told.agent_id, at)
+        found = self._life_of(namespace, told)
         known = self._message(found, seq)
-        if known is not None and at < known[1]:
-            # No message of a session comes before itself: that one is of a later life, whose beginning is not told yet.
-            self._part(found, at)
-            known = None
         if known is None:
             found.message_count += 1
             found.next_seq = max(found.next_seq, seq + 1)
@@ -190,12 +184,35 @@ class Desk:
         driver.executemany(statements.COUNT_MESSAGES, [_COUNTS(session) for session in stored if not session.is_changed])
         for session in self._made:
             session.session_key = driver.execute(statements.MAKE_SESSION, _MAKING(session)).lastrowid
+        self._make_way()
         driver.executemany(statements.PUT_MESSAGE, self._rows())
+        self._enter_index()
         for session in self._touched:
             session.is_changed, session.stored_seq = False, session.next_seq
             session.puts.clear()
         self._touched.clear()
         self._made.clear()
+
+    def _make_way(self) -> None:
+        """Take messages that are told again out of the search index: their words may be others now. Forks keep what they had."""
+        for session in self._touched:
+            key = session.session_key or 0
+            for seq in session.puts:
+                if seq >= session.stored_seq:
+                    continue
+                if lineage.wanted_by_others(self._db, key, seq, seq):
+                    # Also where there is no message yet: a fork that was made without it does not get it later.
+                    lineage.remove_own(self._db, key, seq, seq)
+                else:
+                    place = (key << SEQ_BITS) + seq
+                    search_index.remove(self._db, place - 1, place + 1)
+            if session.puts and session not in self._made:
+                search_index.forget_from(self._db, key, min(session.puts))
+
+    def _enter_index(self) -> None:
+        if search_index.mode(self._db) == search_index.ON:
+            for session in self._touched:
+                search_index.follow_session(self._db, session.session_key or 0)
 
     def _rows(self) -> list[tuple[Any, ...]]:
         seed = self._db.seed
@@ -204,7 +221,7 @@ class Desk:
             first = (session.session_key or 0) << SEQ_BITS
             for seq, (row, at) in session.puts.items():
                 columns = (first + seq, *row[:5], at)
-                rows.append((*columns, checksum(*columns, seed)))
+                rows.append((*columns, checksum(*columns, seed), _NOT_PACKED))
         return rows
 
     def _load(self, names: Iterable[Name]) -> None:
@@ -244,16 +261,37 @@ class Desk:
         following = min(later, key=_BEGINNING)
         return None if following.tracked else following
 
-    def _life_at(self, namespace: str, session_id: str, at: str) -> _Session | None:
-        """The life that a message of that time belongs to."""
-        lives = self._by_name[namespace, session_id]
+    def _life_of(self, namespace: str, told: Figures) -> _Session:
+        """The life that a message belongs to; it is made if nothing was known of it."""
+        return self._life_at(namespace, told) if told.began_at is None else self._life_begun(namespace, told, told.began_at)
+
+    def _life_begun(self, namespace: str, told: Figures, began_at: str) -> _Session:
+        """The life that a message says it belongs to."""
+        found = self._begun(namespace, told.session_id, began_at)
+        if found is not None and found.created_at < began_at and found.began_before(began_at):
+            # A client has one session of a name at a time: that one has expired, or was ended and deleted.
+            self._change(found)
+            if found.ended_at is None:
+                found.status = EXPIRED_STATUS
+                found = None
+            else:
+                self._begin_anew(found, began_at)
+        if found is None:
+            found = self._make(namespace, told.session_id, told.agent_id, began_at)
+        if not found.tracked:
+            found.created_at, found.tracked = began_at, True
+            self._change(found)
+        return found
+
+    def _life_at(self, namespace: str, told: Figures) -> _Session:
+        """The life that was under way at the time of a message."""
+        lives, at = self._by_name[namespace, told.session_id], told.at
         begun = [session for session in lives if session.created_at <= at]
-        if not begun:
-            return min(lives, key=_BEGINNING, default=None)
-        found = max(begun, key=_BEGINNING)
+        found = max(begun, key=_BEGINNING) if begun else min(lives, key=_BEGINNING, default=None)
         # An expired session takes no message, so that there was another one, whose beginning is not told yet.
-        is_over = found.is_over and found.ended_at is not None and at > found.ended_at
-        return self._following(found) if is_over else found
+        if begun and found is not None and found.is_over and found.ended_at is not None and at > found.ended_at:
+            found = self._following(found)
+        return found or self._make(namespace, told.session_id, told.agent_id, at)
 
     def _following(self, session: _Session) -> _Session | None:
         """The life after this one, if nobody said when it began."""
@@ -284,13 +322,13 @@ class Desk:
         self._made[made] = None
         return made
 
-    def _begin_anew(self, found: _Session, told: Start) -> None:
+    def _begin_anew(self, found: _Session, began_at: str) -> None:
         """A session of the name of one that was ended: the client has deleted that one, and counts its messages anew."""
         if found.session_key is not None:
-            below = found.session_key << SEQ_BITS
-            self._db.driver.execute(sql.DELETE_MESSAGES, (below, below + (1 << SEQ_BITS)))
+            message_rows.discard(self._db, found.session_key, _FIRST_SEQ, MAX_SEQ)
+            search_index.forget_from(self._db, found.session_key, _FIRST_SEQ)
         found.puts.clear()
-        found.status, found.created_at = OPEN_STATUS, told.began_at
+        found.status, found.created_at = OPEN_STATUS, began_at
         found.ended_at = found.metadata = found.quality_score = found.error = found.feedback = None
         found.reported_message_count = found.user_id = found.agent_id = None
         found.tracked = True
@@ -301,35 +339,13 @@ class Desk:
         if began_at is not None and (not found.tracked or began_at > found.created_at):
             found.created_at, found.tracked = began_at, True
 
-    def _part(self, earlier: _Session, at: str) -> None:
-        """Take what was told of messages after that time from a life, and give it to the next one, which is made of it.
-
-        They came before anybody told that there are two lives.
-        """
-        if earlier.updated_at <= at:
-            return
-        self.write_back()
-        rows = self._db.driver.execute(statements.MESSAGES_AFTER, (*_ids(earlier), at)).fetchall()
-        if not rows:
-            return
-        self._db.driver.execute(statements.DELETE_MESSAGES_AFTER, (*_ids(earlier), at))
-        moved = {row[0] & MAX_SEQ: _message_of(row) for row in rows}
-        earlier.message_count -= len(moved)
-        began_at = min(stored_at for _, stored_at in moved.values())
-        earlier.status = EXPIRED_STATUS
-        self._change(earlier)
-        later = self._make(earlier.namespace, earlier.session_id, earlier.agent_id, began_at)
-        later.puts, later.message_count, later.next_seq = moved, len(moved), max(moved) + 1
-        later.was_used(max(stored_at for _, stored_at in moved.values()))
-        self._change(later)
-
     def _message(self, session: _Session, seq: int) -> tuple[PreparedMessage, str] | None:
         """What is known of a message."""
         known = session.puts.get(seq)
         if known is not None or seq >= session.stored_seq or session.session_key is None:
             return known
         rows = self._db.driver.execute(statements.MESSAGE_BY_ID, (session.session_key << SEQ_BITS | seq,)).fetchall()
-        return _message_of(rows[0]) if rows else None
+        return _message_of(whole_messages.unpacked(self._db, session.session_id, rows[0])) if rows else None
 
     def _change(self, session: _Session) -> None:
         session.is_changed = True
@@ -349,14 +365,8 @@ def _merged(known: str | None, told: dict[str, Any], *, new_wins: bool = True) -
     return json_object("metadata", merged, max_bytes=MAX_METADATA_BYTES)
 
 
-def _ids(session: _Session) -> tuple[int, int]:
-    """What the ids of a session's messages lie between."""
-    below = (session.session_key or 0) << SEQ_BITS
-    return below, below + MAX_SEQ + 1
-
-
-def _message_of(row: tuple[Any, ...]) -> tuple[PreparedMessage, str]:
-    _, kind, role, text, extra, facts, created_at, _ = row
+def _message_of(row: Sequence[Any]) -> tuple[PreparedMessage, str]:
+    _, kind, role, text, extra, facts, created_at, _, _ = row
     return PreparedMessage(kind, role, text, extra, facts, None, None), created_at
 
 

@@ -73,15 +73,6 @@ MESSAGE_BY_ID: Final = compiled(
     sa.select(*(as_stored(column) for column in MESSAGE_COLUMNS)).where(MESSAGES.c.id == sa.bindparam("id_")),
     ("id_",),
 )
-_LATER: Final = sa.and_(
-    MESSAGES.c.id > sa.bindparam("after"),
-    MESSAGES.c.id < sa.bindparam("before"),
-    sa.type_coerce(MESSAGES.c.created_at, sa.String) > sa.bindparam("at"),
-)
-MESSAGES_AFTER: Final = compiled(
-    sa.select(*(as_stored(column) for column in MESSAGE_COLUMNS)).where(_LATER), ("after", "before", "at")
-)
-DELETE_MESSAGES_AFTER: Final = compiled(sa.delete(MESSAGES).where(_LATER), ("after", "before", "at"))
 DELETE_METRICS: Final = compiled(
     sa.delete(METRIC_EVENTS).where(
         METRIC_EVENTS.c.namespace == sa.bindparam("namespace"), METRIC_EVENTS.c.session_id == sa.bindparam("session_id")
