@@ -16,8 +16,8 @@ from ..errors import ConflictError, InvalidInputError
 from ..inputs import MAX_TAGS
 from ..values import OPEN_STATUS, SessionInfo
 from ..values.receipts import DeleteReceipt
-from . import catalog, lifecycle, messages, removal, sessions
-from .statements import MESSAGES, SESSIONS, TAGS
+from . import archiving, catalog, lifecycle, removal, sessions
+from .statements import SESSIONS, TAGS
 
 # SQLite takes a limited number of parameters.
 _IDS_PER_QUERY: Final = 500
@@ -40,17 +40,50 @@ def update(
         ConflictError: Its version is not `expected_version`.
     """
     key, current = sessions.to_change(db, namespace, session_id)
-    if expected_version is not None and current.version != expected_version:
-        raise ConflictError(
-            session_id,
-            f"session {session_id!r} has version {current.version}, not {expected_version}; read it again and repeat the change",
-        )
+    require_version(current, expected_version)
     changes = {"version": SESSIONS.c.version + 1, "updated_at": db.now, **values}
     db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(changes))
     if tags is not None:
         db.core.execute(sa.delete(TAGS).where(TAGS.c.session_key == key))
         sessions.add_tags(db, key, tags)
     return sessions.to_change(db, namespace, values.get("session_id", session_id))[1]
+
+
+def require_version(current: SessionInfo, expected: int | None) -> None:
+    """Check that nobody changed a session meanwhile; None expects nothing.
+
+    Raises:
+        ConflictError: Its version is another one.
+    """
+    if expected is not None and current.version != expected:
+        session_id = current.session_id
+        raise ConflictError(
+            session_id, f"session {session_id!r} has version {current.version}, not {expected}; read it again and repeat the change"
+        )
+
+
+def archive(
+    db: Transaction, namespace: str, session_id: str, *, archived: bool, after: int, compress_over: int | None
+) -> SessionInfo | int:
+    """Put a session away and pack its messages, or take it back and unpack them.
+
+    Args:
+        db: The transaction.
+        namespace: With the id, the name of the session.
+        session_id: Its id.
+        archived: Whether to put it away.
+        after: 0, and then what was returned; so long it is neither away nor back.
+        compress_over: Messages of more bytes stay packed.
+
+    Raises:
+        NotFoundError: There is no such session.
+        SessionExpiredError: Its life is over.
+    """
+    key = sessions.to_change(db, namespace, session_id)[0]
+    part = archiving.pack_some(db, key, after) if archived else archiving.unpack_some(db, key, after, over=compress_over)
+    if part.rest is not None:
+        return part.rest
+    return update(db, namespace, session_id, {"archived_at": db.now if archived else None})
 
 
 def rename(db: Transaction, namespace: str, session_id: str, new_id: str, *, on_expire: OnExpire) -> SessionInfo:
@@ -157,11 +190,9 @@ def delete_filtered(db: Transaction, wanted: SessionFilter, *, dry_run: bool) ->
 def _delete(db: Transaction, chosen: Sequence[tuple[int, str]], *, missing: tuple[str, ...], dry_run: bool) -> DeleteReceipt:
     removed = 0
     for key, _ in chosen:
-        if dry_run:
-            in_session = MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))
-            removed += db.core.execute(sa.select(sa.func.count()).select_from(MESSAGES).where(in_session)).scalar_one()
-        else:
-            removed += removal.remove(db, key)
+        removed += db.core.execute(sa.select(SESSIONS.c.message_count).where(SESSIONS.c.session_key == key)).scalar_one()
+        if not dry_run:
+            removal.remove(db, key)
     return DeleteReceipt(
         session_ids=tuple(dict.fromkeys(session_id for _, session_id in chosen)), messages=removed, missing=missing, dry_run=dry_run
     )

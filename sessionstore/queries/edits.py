@@ -6,10 +6,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from .. import clock
 from ..database.transaction import Transaction
-from ..values import Message
-from . import messages, sessions
-from .statements import MESSAGES, SESSIONS
+from ..values import MAX_SEQ, Message
+from . import lineage, messages, sessions
+from .statements import SESSIONS
 
 
 def pop(db: Transaction, namespace: str, session_id: str) -> Message | None:
@@ -25,21 +26,19 @@ def pop(db: Transaction, namespace: str, session_id: str) -> Message | None:
 def truncate(db: Transaction, namespace: str, session_id: str, *, after: int) -> int:
     """Remove all messages behind a seq and return how many."""
     key, _ = sessions.to_change(db, namespace, session_id)
-    first = messages.first_id(key) + after
-    removed = db.core.execute(sa.delete(MESSAGES).where(MESSAGES.c.id > first, MESSAGES.c.id <= messages.last_id(key))).rowcount
+    removed = lineage.remove_own(db, key, after + 1, MAX_SEQ) if after < MAX_SEQ else 0
     if removed:
         changes = {
             "message_count": SESSIONS.c.message_count - removed,
             "version": SESSIONS.c.version + 1,
             "updated_at": db.now,
-            "asked_at": _asked_at(db, key),
+            "asked_at": asked_at(db, key),
         }
         db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(changes))
     return removed
 
 
-def _asked_at(db: Transaction, key: int) -> datetime | None:
+def asked_at(db: Transaction, key: int) -> datetime | None:
     """When the newest user message of a session was written."""
-    in_session = MESSAGES.c.id.between(messages.first_id(key), messages.last_id(key))
-    newest = sa.select(MESSAGES.c.created_at).where(in_session, MESSAGES.c.role == "user").order_by(MESSAGES.c.id.desc()).limit(1)
-    return db.core.execute(newest).scalar_one_or_none()
+    newest = lineage.newest_question(db, lineage.pieces(db, key))
+    return None if newest is None else clock.from_text(newest)

@@ -7,23 +7,25 @@ from typing import Final, TypeVar
 
 from .. import sql
 from ..database.transaction import Transaction
-from ..values import MAX_SEQ, SEQ_BITS
+from . import lineage, message_rows
 
 T = TypeVar("T")
 
-# So many rows are deleted in some ten milliseconds, for which other writers wait.
+# So many rows are deleted in some ten milliseconds, for which other writers wait; of fewer the words go in that time.
 MOST_MESSAGES: Final = 2_000
+MOST_INDEXED: Final = 500
 # Free pages are used again by the next messages, so that some may stay.
 _SPARE_PAGES: Final = 1_000
 _PAGES_A_BATCH: Final = 200
 
 
-def remove(db: Transaction, key: int) -> int:
-    """Delete a session with its tags and messages, and return how many messages they were."""
-    below = key << SEQ_BITS
-    removed = db.driver.execute(sql.DELETE_MESSAGES, (below, below + MAX_SEQ + 1)).rowcount
+def remove(db: Transaction, key: int) -> None:
+    """Delete a session with its tags, its state and its messages. What forks share of these stays for them."""
+    lineage.remove_all(db, key)
+    message_rows.discard_superseded(db, key)
+    db.driver.execute(sql.DELETE_SESSION_STATE, (key, key))
+    db.driver.execute(sql.FORGET_PARENT, (key,))
     db.driver.execute(sql.DELETE_SESSION, (key,))
-    return removed
 
 
 def give_back_space(db: Transaction) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .. import clock, sql
 from ..content import decoded
@@ -15,6 +15,7 @@ KEY: Final = 0
 MESSAGE_COUNT: Final = 10
 UPDATED_AT: Final = 15
 EXPIRES_AT: Final = 18
+ASKED_AT: Final = 24
 
 
 def find(db: Transaction, namespace: str, session_id: str) -> SessionInfo | None:
@@ -23,8 +24,22 @@ def find(db: Transaction, namespace: str, session_id: str) -> SessionInfo | None
     return info(rows[0], tags_of(db, rows[0][KEY])) if rows else None
 
 
-def key_and_count(db: Transaction, namespace: str, session_id: str) -> tuple[int, int]:
-    """The key of a live session, and how many messages it should hold.
+class Place(NamedTuple):
+    """Where the messages of a session stand.
+
+    Attributes:
+        key: The key of its own rows.
+        message_count: How many messages it should hold.
+        inherits_through: The highest seq that it may read from rows of others; 0 if it is no fork.
+    """
+
+    key: int
+    message_count: int
+    inherits_through: int
+
+
+def place_of(db: Transaction, namespace: str, session_id: str) -> Place:
+    """Where the messages of a live session stand.
 
     Raises:
         NotFoundError: There is none.
@@ -32,8 +47,7 @@ def key_and_count(db: Transaction, namespace: str, session_id: str) -> tuple[int
     rows = db.driver.execute(sql.FIND_SESSION_KEY, (namespace, session_id, db.now_text)).fetchall()
     if not rows:
         raise NotFoundError(session_id)
-    key, message_count = rows[0]
-    return key, message_count
+    return Place(*rows[0])
 
 
 def key_of(db: Transaction, namespace: str, session_id: str) -> int:
@@ -42,7 +56,7 @@ def key_of(db: Transaction, namespace: str, session_id: str) -> int:
     Raises:
         NotFoundError: There is none.
     """
-    return key_and_count(db, namespace, session_id)[0]
+    return place_of(db, namespace, session_id).key
 
 
 def to_change(db: Transaction, namespace: str, session_id: str) -> tuple[int, SessionInfo]:
@@ -52,10 +66,16 @@ def to_change(db: Transaction, namespace: str, session_id: str) -> tuple[int, Se
         NotFoundError: There is none.
         SessionExpiredError: There is one whose life is over.
     """
+    row, found = row_to_change(db, namespace, session_id)
+    return row[KEY], found
+
+
+def row_to_change(db: Transaction, namespace: str, session_id: str) -> tuple[Sequence[Any], SessionInfo]:
+    """The row and the attributes of a live session that is about to be changed; the errors are those of `to_change`."""
     rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id, db.now_text)).fetchall()
     if not rows:
         raise absent(db, namespace, session_id)
-    return rows[0][KEY], info(rows[0], tags_of(db, rows[0][KEY]))
+    return rows[0], info(rows[0], tags_of(db, rows[0][KEY]))
 
 
 def absent(db: Transaction, namespace: str, session_id: str) -> NotFoundError | SessionExpiredError:
@@ -87,7 +107,7 @@ def info(row: Sequence[Any], tags: tuple[str, ...], *, at: str | None = None) ->
     """What a raw row of `sessions` means; with `at`, an open session that is overdue then counts as expired."""
     (_, namespace, session_id, user_id, agent_id, title, status, pinned, metadata, version, message_count, next_seq,
      quality_score, error, created_at, updated_at, ended_at, archived_at, expires_at, ttl_seconds, max_age_seconds, tracked,
-     feedback, reported_message_count, _) = row  # fmt: skip
+     feedback, reported_message_count, _, _, forked_at, _, _) = row  # fmt: skip
     if at is not None and status == OPEN_STATUS and expires_at is not None and expires_at <= at:
         status, ended_at = EXPIRED_STATUS, expires_at
     return SessionInfo(
@@ -116,4 +136,5 @@ def info(row: Sequence[Any], tags: tuple[str, ...], *, at: str | None = None) ->
         tracked=bool(tracked),
         feedback=feedback,
         reported_message_count=reported_message_count,
+        forked_at=forked_at,
     )
