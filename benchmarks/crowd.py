@@ -85,7 +85,7 @@ class Crowd:
             for seq in range(1, _ANSWERS + 1):
                 facts = f'{{"model":"a-model","response_time_ms":{chance.lognormvariate(7, 0.8):.3f}}}'
                 # Keys count from 1.
-                yield ((number + 1) << SEQ_BITS | seq, "message", "assistant", "It is so.", None, facts, told, NO_CHECKSUM)
+                yield ((number + 1) << SEQ_BITS | seq, "message", "assistant", "It is so.", None, facts, told, NO_CHECKSUM, None)
 
     @property
     def _first_with_answers(self) -> int:

@@ -125,7 +125,7 @@ class RawStore:
 
     def decoded(self, session_id: str, last: int = _ALL) -> list[Any]:
         """The newest messages that were stored as JSON, oldest first."""
-        ((key, _),) = self.connection.execute(sql.FIND_SESSION_KEY, (NAMESPACE, session_id, stored_now())).fetchall()
+        ((key, *_),) = self.connection.execute(sql.FIND_SESSION_KEY, (NAMESPACE, session_id, stored_now())).fetchall()
         bounds = (key << SEQ_BITS, (key + 1) << SEQ_BITS)
         rows = self.connection.execute(_HISTORY, (*bounds, last)).fetchall()
         rows.reverse()

@@ -1,6 +1,6 @@
 """Message rows: what a call's arguments become, and the checksum that every row carries.
 
-A row is id, kind, role, text, extra, facts, created_at and crc. `facts` is the JSON object of what few messages have.
+A row is id, kind, role, text, extra, facts, created_at, crc and packed. `facts` is the JSON object of what few messages have.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from zlib import crc32
 
 from . import clock, content, inputs
 from .errors import InvalidInputError
+from .large import LOOKED_AT, MARK, Large, as_fact, lightened, whole
 
 ASKING_ROLE: Final = "user"
 ANSWERING_ROLE: Final = "assistant"
+
+# The longer one of a text and its rest has half of their bytes at least, and a character has up to four.
+_LEAST_SHARE: Final = 8
+_ALL_BITS: Final = 0xFFFFFFFF
 
 
 class PreparedMessage(NamedTuple):
@@ -24,6 +29,7 @@ class PreparedMessage(NamedTuple):
         dedupe_key: The key that makes a repeated append a no-op.
         created_at: Its stored instant; None for the time of the call.
         untimed: Whether it is an assistant's message whose time nobody gave.
+        large: What of it does not stand in its row, if anything.
     """
 
     kind: str
@@ -34,6 +40,7 @@ class PreparedMessage(NamedTuple):
     dedupe_key: str | None
     created_at: str | None
     untimed: bool = False
+    large: Large | None = None
 
     def timed(self, elapsed_ms: float) -> PreparedMessage:
         """The message with the time that the store took, since the user message that it answers."""
@@ -41,10 +48,14 @@ class PreparedMessage(NamedTuple):
         facts = "{" + noted if self.facts is None else f"{self.facts[:-1]},{noted}"
         return self._replace(facts=facts, untimed=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The message dict as it was given."""
+        return whole(self.role, self.text, self.extra, () if self.large is None else self.large.restored)
+
     def row(self, identity: int, now: str, seed: int = 0) -> tuple[Any, ...]:
-        """The whole row, under the id that it was given. The seed is the store's: see `first_damaged`."""
+        """The whole row, not packed, under the id that it was given. The seed is the store's: see `first_damaged`."""
         unsigned = (identity, self.kind, self.role, self.text, self.extra, self.facts, self.created_at or now)
-        return (*unsigned, checksum(*unsigned, seed))
+        return (*unsigned, checksum(*unsigned, seed), None)
 
 
 def prepare(
@@ -55,17 +66,35 @@ def prepare(
     dedupe_key: str | None = None,
     created_at: datetime | None = None,
     elapsed_ms: float | None = None,
+    compress_over: int | None = None,
+    take_blobs: bool = True,
     **facts: Any,
 ) -> PreparedMessage:
-    """Check and encode a message and what is known about it, as `MessageDetails` has it; `elapsed_ms` is what a store timed.
+    """Check and encode a message and what is known about it, as `MessageDetails` has it.
+
+    Args:
+        message: The message dict.
+        max_bytes: The limit of its text and of the rest.
+        kind: See `MessageDetails`, as for what follows it.
+        dedupe_key: See there.
+        created_at: See there.
+        elapsed_ms: What a store timed.
+        compress_over: Pack a message of more bytes; None for never.
+        take_blobs: Keep large strings beside the row.
+        facts: What else is known.
 
     Raises:
         InvalidInputError: Something is refused; nothing was written.
     """
     stored = content.encode(message, kind=kind, max_bytes=max_bytes)
     answers = stored.role == ANSWERING_ROLE
-    if stored.extra is None and not facts and dedupe_key is None and created_at is None and elapsed_ms is None:
-        return PreparedMessage(*stored, None, None, None, answers)
+    large = None
+    looked_at = LOOKED_AT if compress_over is None else min(LOOKED_AT, compress_over // _LEAST_SHARE)
+    if (stored.text is not None and len(stored.text) > looked_at) or (stored.extra is not None and len(stored.extra) > looked_at):
+        stored, large = lightened(stored, compress_over, take_blobs=take_blobs)
+    restored = () if large is None else large.restored
+    if stored.extra is None and not facts and dedupe_key is None and created_at is None and elapsed_ms is None and not restored:
+        return PreparedMessage(*stored, None, None, None, answers, large)
     known = _facts(**facts)
     if elapsed_ms is not None:
         known["elapsed_ms"] = inputs.duration("elapsed_ms", elapsed_ms)
@@ -77,12 +106,15 @@ def prepare(
             known["tool_call_ids"] = made
         if answered is not None:
             known["tool_call_id"] = answered
+    if restored:
+        known["blobs"] = as_fact(restored)
     return PreparedMessage(
         *stored,
         inputs.encode_json(known) if known else None,
         dedupe_key,
         None if created_at is None else clock.to_text(inputs.instant("created_at", created_at)),
         answers and "response_time_ms" not in known and "elapsed_ms" not in known,
+        large,
     )
 
 
@@ -99,13 +131,28 @@ def store_seed(store_id: str) -> int:
 
 
 def first_damaged(rows: Iterable[Sequence[Any]], seed: int = 0) -> Sequence[Any] | None:
-    """The first row that is not what was written to this store; None if all are. It finds damage, not forgery."""
+    """The first row that is not what was written to this store, or is packed or has blobs; None if all are plain.
+
+    So reading plain rows pays nothing for the others; `is_intact` tells them apart. It finds damage, not forgery.
+    """
     for row in rows:
-        identity, kind, role, text, extra, facts, created_at, crc = row
+        identity, kind, role, text, extra, facts, created_at, crc, _ = row
         # `checksum`, written out: the call would cost as much as the sum.
         if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed) != crc:
             return row
     return None
+
+
+def is_intact(row: Sequence[Any], seed: int) -> bool:
+    """Whether an unpacked row is what was written to this store, with blobs or without."""
+    # Older versions put nothing into blobs: what looks like a row with blobs may be none.
+    return _checksum_of(row, row[0], seed) == row[7] or first_damaged((row,), seed) is None
+
+
+def renumbered(row: Sequence[Any], identity: int, seed: int) -> Sequence[Any]:
+    """An unpacked row under another id. A damaged one stays so: what is wrong with its checksum is carried over."""
+    wrong = _checksum_of(row, row[0], seed) ^ row[7]
+    return (identity, *row[1:7], _checksum_of(row, identity, seed) ^ wrong, None)
 
 
 def checksum(
@@ -119,8 +166,14 @@ def checksum(
     seed: int,
     /,
 ) -> int:
-    """A CRC-32 over all that a row stores."""
-    return crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed)
+    """A CRC-32 over all that a row stores when it is not packed; inverted for a row that has blobs."""
+    crc = crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed)
+    return crc if facts is None or MARK not in facts else crc ^ _ALL_BITS
+
+
+def _checksum_of(row: Sequence[Any], identity: int, seed: int) -> int:
+    _, kind, role, text, extra, facts, created_at, _, _ = row
+    return checksum(identity, kind, role, text, extra, facts, created_at, seed)
 
 
 def _facts(

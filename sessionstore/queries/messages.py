@@ -5,16 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from operator import ge
 from typing import Any, Final, NamedTuple
 
-from .. import clock, content, sql
+from .. import clock, sql
 from ..database.transaction import Transaction
 from ..errors import ConflictError, QuotaError, StoreCorruptError
 from ..pairs import Pairing, arranged
 from ..remote import events
 from ..rows import ASKING_ROLE, PreparedMessage, first_damaged
-from ..values import MAX_SEQ, SEQ_BITS, Message
-from . import lifecycle, outbox, sessions, subscription
+from ..values import MAX_SEQ, Message
+from . import lifecycle, lineage, message_rows, outbox, search_index, sessions, subscription, whole_messages
+from .blobs import first_few
+from .message_rows import first_id
 
 _ALL: Final = -1
 _SEARCH_PAGE: Final = 100
@@ -32,6 +35,8 @@ class _Place(NamedTuple):
     expires_at: str | None
     ttl: float | None
     max_age: float | None
+    indexed_seq: int
+    search: str
 
 
 def append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
@@ -60,23 +65,25 @@ def read(
     last: int | None = None,
     after: int | None = None,
     before: int | None = None,
+    blobs: bool = True,
 ) -> list[Message]:
-    """Messages with `after < seq < before`, oldest first; with `last`, the newest so many of them.
+    """Messages with `after < seq < before`, oldest first; with `last`, the newest so many of them; without `blobs`, their names.
 
     Raises:
         StoreCorruptError: A message is damaged, or some are missing.
     """
-    key, held = sessions.key_and_count(db, namespace, session_id)
-    bounds = _bounds(key, after, before)
+    place = sessions.place_of(db, namespace, session_id)
+    held = place.message_count
     if last is None:
-        rows = db.driver.execute(sql.MESSAGES_FORWARD, (*bounds, _ALL)).fetchall()
+        rows = _oldest(db, place, after, before, _ALL)
     else:
-        rows = db.driver.execute(sql.MESSAGES_BACKWARD, (*bounds, last)).fetchall()
+        rows = _newest(db, place, after, before, last)
         rows.reverse()
     if not after and before is None and len(rows) != (held if last is None else min(last, held)):
         # Damage to an inner page of the table hides rows without an error of SQLite's.
         raise StoreCorruptError(db.path, f"messages of session {session_id!r} are missing; the file is kept as it is")
-    return intact(db, session_id, rows)
+    _require_order(db, session_id, rows)
+    return intact(db, session_id, rows, blobs=blobs)
 
 
 def read_pairs(
@@ -87,13 +94,14 @@ def read_pairs(
     last: int | None = None,
     after: int | None = None,
     before: int | None = None,
+    blobs: bool = True,
 ) -> list[Message]:
     """As `read`, fit for a chat API: every result right behind its call, and none without one.
 
     The start grows to take in the calls of the first results. The end shrinks where the results of a call lie behind `before`.
     Results whose call is nowhere are left out; results whose call lies at or before `after` stay. So do calls without a result.
     """
-    window = read(db, namespace, session_id, last=last, after=after, before=before)
+    window = read(db, namespace, session_id, last=last, after=after, before=before, blobs=blobs)
     settled: set[int] = set()
     lone: set[int] = set()
     while window:
@@ -105,44 +113,57 @@ def read_pairs(
         lone.update(seq for seq, call_id in missing if call_id not in called_at)
         start = min((seq for seq in called_at.values() if seq > (after or 0)), default=window[0].seq)
         if start < window[0].seq:
-            window = read(db, namespace, session_id, after=start - 1, before=window[0].seq) + window
+            window = read(db, namespace, session_id, after=start - 1, before=window[0].seq, blobs=blobs) + window
     if before is not None:
         window = _without_answered_later(db, namespace, session_id, window, before)
     return arranged(window, dropped=frozenset(lone))
 
 
-def read_page(db: Transaction, namespace: str, session_id: str, *, after: int, size: int) -> list[Message]:
-    """The first messages behind a seq, at most `size`."""
-    key = sessions.key_of(db, namespace, session_id)
-    rows = db.driver.execute(sql.MESSAGES_FORWARD, (*_bounds(key, after, None), size)).fetchall()
-    return intact(db, session_id, rows)
+def read_page(db: Transaction, namespace: str, session_id: str, *, after: int, size: int, blobs: bool = True) -> list[Message]:
+    """The first messages behind a seq, at most `size`, and fewer if their blobs would take much memory."""
+    place = sessions.place_of(db, namespace, session_id)
+    rows: Sequence[Sequence[Any]] = _oldest(db, place, after, None, size)
+    _require_order(db, session_id, rows)
+    return intact(db, session_id, first_few(rows) if blobs else rows, blobs=blobs)
 
 
-def first_id(session_key: int) -> int:
-    """Below every message id of a session."""
-    return session_key << SEQ_BITS
+def _require_order(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Damage to an inner page of the table may show one message twice instead of the next one."""
+    seqs = [row[0] & MAX_SEQ for row in rows]
+    if any(map(ge, seqs, seqs[1:])):
+        raise StoreCorruptError(db.path, f"messages of session {session_id!r} are not in order; the file is kept as it is")
 
 
-def last_id(session_key: int) -> int:
-    """The highest message id that a session can have."""
-    return session_key << SEQ_BITS | MAX_SEQ
+def _oldest(db: Transaction, place: sessions.Place, after: int | None, before: int | None, most: int) -> list[tuple[Any, ...]]:
+    if (after or 0) < place.inherits_through:
+        low, high = _bounds(0, after, before)
+        return lineage.rows_forward(db, place.key, low + 1, high - 1, most)
+    return db.driver.execute(sql.MESSAGES_FORWARD, (*_bounds(place.key, after, before), most)).fetchall()
+
+
+def _newest(db: Transaction, place: sessions.Place, after: int | None, before: int | None, most: int) -> list[tuple[Any, ...]]:
+    if (after or 0) < place.inherits_through:
+        low, high = _bounds(0, after, before)
+        return lineage.rows_backward(db, place.key, low + 1, high - 1, most)
+    return db.driver.execute(sql.MESSAGES_BACKWARD, (*_bounds(place.key, after, before), most)).fetchall()
 
 
 def _bounds(session_key: int, after: int | None, before: int | None) -> tuple[int, int]:
+    """Ids below and above those of the messages between two seqs, which are left out themselves."""
     low = first_id(session_key)
     return low + min(after or 0, MAX_SEQ), low + (MAX_SEQ + 1 if before is None else min(before, MAX_SEQ + 1))
 
 
-def intact(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]]) -> list[Message]:
-    """The messages of rows that were just read.
+def intact(db: Transaction, session_id: str, rows: Sequence[Sequence[Any]], *, blobs: bool = True) -> list[Message]:
+    """The messages of rows that were just read; without `blobs`, with their names.
 
     Raises:
         StoreCorruptError: One is not what was written.
+        MissingExtraError: One needs zstd, and there is none.
     """
-    damaged = first_damaged(rows, db.seed)
-    if damaged is not None:
-        seq = damaged[0] & MAX_SEQ
-        raise StoreCorruptError(db.path, f"message {seq} of session {session_id!r} is damaged; the file is kept as it is")
+    if first_damaged(rows, db.seed) is not None:
+        # It is packed, has blobs, or is damaged.
+        return whole_messages.of_rows(db, session_id, rows, with_blobs=blobs)
     return [Message(session_id, row) for row in rows]
 
 
@@ -150,7 +171,7 @@ def _newest_calls(db: Transaction, namespace: str, session_id: str, call_ids: se
     """The seq of the newest message before a seq that makes each call; calls that are nowhere are left out."""
     called_at: dict[str, int] = {}
     while before > 1 and len(called_at) < len(call_ids):
-        page = read(db, namespace, session_id, last=_SEARCH_PAGE, before=before)
+        page = read(db, namespace, session_id, last=_SEARCH_PAGE, before=before, blobs=False)
         if not page:
             break
         for message in reversed(page):
@@ -167,7 +188,7 @@ def _without_answered_later(db: Transaction, namespace: str, session_id: str, wi
     answered: set[str] = set()
     after = before - 1
     while waiting - answered:
-        page = read_page(db, namespace, session_id, after=after, size=_SEARCH_PAGE)
+        page = read_page(db, namespace, session_id, after=after, size=_SEARCH_PAGE, blobs=False)
         if not page:
             break
         answered.update(message.tool_call_id for message in page if message.tool_call_id in waiting)
@@ -186,11 +207,16 @@ def _append(db: Transaction, namespace: str, session_id: str, new: Sequence[Prep
         db.driver.execute(sql.SET_ASKED_AT, (asking, place.key))
     identity = first_id(place.key) + place.next_seq - count
     rows = [message.row(identity + index, now, db.seed) for index, message in enumerate(timed(new, now, place.asked_at))]
-    db.driver.executemany(sql.INSERT_MESSAGE, rows)
+    message_rows.insert(db, rows, new)
+    if place.search == search_index.ON:
+        search_index.follow(db, place.key, place.indexed_seq, rows)
     if place.expires_at is not None and place.ttl is not None:
         begun, ends = clock.from_text(place.created_at), clock.from_text(place.expires_at)
         lifecycle.slide(db, place.key, begun, ends, place.ttl, place.max_age)
-    stored = [Message(session_id, row) for row in rows]
+    stored = [
+        Message(session_id, row) if message.large is None else Message(session_id, row, message.large.restored)
+        for row, message in zip(rows, new, strict=True)
+    ]
     _tell_remote(db, namespace, place, stored)
     return stored
 
@@ -231,10 +257,10 @@ def _tell_remote(db: Transaction, namespace: str, place: _Place, stored: Sequenc
     wanted = subscription.current(db)
     if wanted.url is None:
         return
-    if wanted.sync_messages:
-        outbox.enqueue(db, [events.message_told(namespace, place.agent_id, message) for message in stored])
-    elif told := [message for message in stored if message.has_figures]:
-        outbox.enqueue(db, [events.message_figures(namespace, place.agent_id, message) for message in told])
+    tell = events.message_told if wanted.sync_messages else events.message_figures
+    if told := [message for message in stored if wanted.sync_messages or message.has_figures]:
+        began_at = clock.from_text(place.created_at)
+        outbox.enqueue(db, [tell(namespace, place.agent_id, began_at, message) for message in told])
 
 
 def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: str, asked_at: str | None) -> _Place:
@@ -249,7 +275,7 @@ def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: 
 
 
 def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
-    key, _ = sessions.to_change(db, namespace, session_id)
+    key, info = sessions.to_change(db, namespace, session_id)
     known: dict[str, Message] = {}
     fresh: list[PreparedMessage] = []
     first_use: dict[str, PreparedMessage] = {}
@@ -257,13 +283,13 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
         if message.dedupe_key is None:
             fresh.append(message)
         elif message.dedupe_key in first_use:
-            _require_same(session_id, message, first_use[message.dedupe_key][:4])
+            _require_same(session_id, message, first_use[message.dedupe_key])
         else:
             first_use[message.dedupe_key] = message
-            found = db.driver.execute(sql.MESSAGE_BY_DEDUPE_KEY, (key, message.dedupe_key)).fetchall()
+            found = of_dedupe_key(db, key, message.dedupe_key, is_fork=info.forked_at is not None)
             if found:
-                _require_same(session_id, message, found[0][1:5])
                 known[message.dedupe_key] = intact(db, session_id, found)[0]
+                _require_same(session_id, message, known[message.dedupe_key])
             else:
                 fresh.append(message)
     appended = iter(_append(db, namespace, session_id, fresh) if fresh else ())
@@ -278,8 +304,17 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
     return stored
 
 
-def _require_same(session_id: str, message: PreparedMessage, stored: tuple[str, str | None, str | None, str | None]) -> None:
-    kind, role, text, extra = stored
-    same = content.decode(role, text, extra) == content.decode(message.role, message.text, message.extra)
-    if (kind, role) != (message.kind, message.role) or not same:
+def of_dedupe_key(db: Transaction, key: int, dedupe_key: str, *, is_fork: bool) -> list[tuple[Any, ...]]:
+    """The row of the message that a dedupe key was used for, also one that a fork shares."""
+    found: list[tuple[Any, ...]] = db.driver.execute(sql.MESSAGE_BY_DEDUPE_KEY, (key, dedupe_key)).fetchall()
+    if found or not is_fork:
+        return found
+    for piece in lineage.inherited(db, key):
+        shared = db.driver.execute(sql.MESSAGE_BY_DEDUPE_KEY, (piece.owner, dedupe_key)).fetchall()
+        found += [row for row in shared if piece.first <= row[0] & MAX_SEQ <= piece.last]
+    return found
+
+
+def _require_same(session_id: str, message: PreparedMessage, stored: Message | PreparedMessage) -> None:
+    if (stored.kind, stored.role) != (message.kind, message.role) or stored.to_dict() != message.to_dict():
         raise ConflictError(session_id, f"a dedupe_key of session {session_id!r} was used for another message before")

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from .. import clock
 from ..database.transaction import Transaction
-from ..values import MAX_SEQ, SEQ_BITS
-from . import removal
+from ..values import MAX_SEQ, SEQ_BITS, STATE_SCOPES
+from . import removal, search_index
 from .dialect import as_stored
-from .statements import MESSAGES, SESSIONS
+from .statements import BLOB_REFERENCES, BLOBS, MESSAGES, SESSIONS, STATE, SUPERSEDED
 
 # A batch holds the writer for some milliseconds.
 _BATCH: Final = 50
@@ -27,7 +27,7 @@ _COLUMNS: Final = (SESSIONS.c.session_key, SESSIONS.c.session_id, SESSIONS.c.mes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What stays: sessions changed within a time, at most so many, at most so many bytes of messages; the newest first."""
+    """What stays: sessions changed within a time, at most so many, at most so many bytes; the newest first."""
 
     max_age: float | None = None
     max_sessions: int | None = None
@@ -80,6 +80,11 @@ def batches(going: Sequence[Surplus]) -> Iterator[Sequence[Surplus]]:
     return removal.batches(going, attrgetter("messages"), most=_BATCH)
 
 
+def indexed(db: Transaction, going: Sequence[Surplus]) -> tuple[int, int] | None:
+    """Messages whose words go out of the search index before a batch is deleted, as they are many; by first and last id."""
+    return search_index.surplus(db, (each.key for each in going), removal.MOST_INDEXED)
+
+
 def remove(db: Transaction, going: Sequence[Surplus]) -> list[Surplus]:
     """Delete sessions, but those that were used or changed since, and return those that went."""
     gone = []
@@ -100,9 +105,42 @@ def _sessions(namespace: str, *more: sa.ColumnElement[Any], first: sa.ColumnElem
 
 
 def _size() -> sa.ColumnElement[int]:
-    """The bytes of a session's messages: their texts and what stands beside them."""
+    """The bytes that go with a session: its messages and those that were replaced in it, their blobs, and its own state.
+
+    They count as they are stored. What it shares with the session that it was forked from counts there.
+    """
+    replaced = SUPERSEDED.c.session_key == SESSIONS.c.session_key
+    owner = sa.cast(SESSIONS.c.session_key, sa.Text)
+    is_own = sa.and_(STATE.c.namespace == SESSIONS.c.namespace, STATE.c.scope == STATE_SCOPES[0], STATE.c.owner == owner)
+    references = sa.select(BLOB_REFERENCES.c.hash).where(
+        sa.or_(
+            _of_session(BLOB_REFERENCES.c.message_id),
+            BLOB_REFERENCES.c.message_id.in_(sa.select(-SUPERSEDED.c.id).where(replaced).correlate(SESSIONS)),
+        )
+    )
+    parts = (
+        sa.select(_sum(_row_bytes(MESSAGES))).where(_of_session(MESSAGES.c.id)),
+        sa.select(_sum(_row_bytes(SUPERSEDED))).where(replaced),
+        sa.select(_sum(sa.func.length(BLOBS.c.data))).where(BLOBS.c.hash.in_(references.correlate(SESSIONS))),
+        sa.select(_sum(_text_bytes(STATE.c.name) + _text_bytes(STATE.c.value))).where(is_own),
+    )
+    return sum((part.scalar_subquery() for part in parts), start=sa.literal(0))
+
+
+def _row_bytes(table: sa.Table) -> sa.ColumnElement[int]:
+    """The bytes of a message row: its text and what stands beside it, packed or not."""
+    texts = (_text_bytes(table.c[name]) for name in ("text", "extra", "facts"))
+    return sum(texts, start=sa.func.coalesce(sa.func.length(table.c.packed), 0))
+
+
+def _text_bytes(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.length(sa.cast(sa.type_coerce(column, sa.Text), sa.LargeBinary)), 0)
+
+
+def _sum(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(size), 0)
+
+
+def _of_session(message_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     first = SESSIONS.c.session_key.op("<<")(SEQ_BITS)
-    texts = (MESSAGES.c.text, sa.type_coerce(MESSAGES.c.extra, sa.Text), sa.type_coerce(MESSAGES.c.facts, sa.Text))
-    size = sum((sa.func.coalesce(sa.func.length(sa.cast(text, sa.LargeBinary)), 0) for text in texts), sa.literal(0))
-    in_session = sa.and_(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(MAX_SEQ))
-    return sa.select(sa.func.coalesce(sa.func.sum(size), 0)).where(in_session).scalar_subquery()
+    return sa.and_(message_id > first, message_id <= first.op("|")(MAX_SEQ))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from .. import clock, sql
 from ..config import OnExpire
 from ..database.transaction import Transaction
-from . import removal, sessions, settling
+from . import removal, search_index, sessions, settling
 from .statements import SESSIONS, STORE_INFO
 
 # Longer than any batch takes; a killed sweeper's work waits so long.
@@ -32,7 +32,7 @@ class Batch:
 
 
 def settle_batch(
-    db: Transaction, *, sweeper: str, at: datetime | None, limit: int, on_expire: OnExpire, last: bool = False
+    db: Transaction, *, sweeper: str, at: datetime | None, limit: int, on_expire: OnExpire, last: bool = False, prepared: int = 0
 ) -> Batch:
     """Settle the expiry of the sessions that are overdue the longest.
 
@@ -43,6 +43,7 @@ def settle_batch(
         limit: At most so many; fewer if their messages would keep writers waiting while they are deleted.
         on_expire: What becomes of them.
         last: Whether the sweeper stops after `limit` even if others are due.
+        prepared: How many batches before it only prepared this one.
     """
     store = db.core.execute(sa.select(STORE_INFO)).one()
     held_by_another = store.sweeper is not None and store.sweeper != sweeper
@@ -56,6 +57,8 @@ def settle_batch(
     due: Sequence[Sequence[Any]] = rows[:limit]
     if on_expire == "delete":
         due = next(removal.batches(due, itemgetter(sessions.MESSAGE_COUNT), most=limit), due)
+        if _prepare(db, due, prepared):
+            due = ()
     settling.settle(db, due, on_expire)
     if on_expire == "delete":
         removal.give_back_space(db)
@@ -64,6 +67,19 @@ def settle_batch(
     lease = {"sweeper": sweeper if goes_on else None, "sweeper_until": db.now + LEASE if goes_on else None}
     db.core.execute(sa.update(STORE_INFO).values(swept_at=db.now, **lease))
     return Batch(len(due), "more" if more else "done")
+
+
+def _prepare(db: Transaction, due: Sequence[Sequence[Any]], prepared: int) -> bool:
+    """Whether many words of sessions that are to be deleted went out of the search index; then that is all that the batch does.
+
+    There are no more such batches than the work has parts, however busy others are with indexing the sessions again.
+    """
+    if prepared * removal.MOST_INDEXED >= sum(row[sessions.MESSAGE_COUNT] for row in due):
+        return False
+    surplus = search_index.surplus(db, (row[sessions.KEY] for row in due), removal.MOST_INDEXED)
+    if surplus is not None:
+        search_index.remove_surplus(db, *surplus)
+    return surplus is not None
 
 
 def clock_is_doubtful(db: Transaction) -> bool:

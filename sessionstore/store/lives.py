@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import inputs, queries
@@ -12,13 +13,15 @@ from ..errors import InvalidInputError
 from ..values import SessionInfo
 from ..values.receipts import DeleteReceipt, SweepReceipt
 from .calls import Calls
-from .sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
+from .sweeps import SWEEP_PAUSE, Sweep, sweep_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..database.transaction import Transaction
     from ..queries.retention import Rules, Surplus
     from ..queries.sweeping import Batch
+    from ..queries.tidying import Chore, Done
 
 
 class LifeCalls(Calls):
@@ -71,8 +74,8 @@ class LifeCalls(Calls):
     def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
         """Settle the expiry of all sessions that are due, in every namespace, and tell the remote of each.
 
-        They become "expired", or are deleted if the store was opened with `on_expire="delete"`. Each batch is one transaction.
-        One sweeper works on a file at a time, among all processes.
+        They become "expired", and are archived or deleted if the store was opened with such an `on_expire`. Each batch is one
+        transaction. One sweeper works on a file at a time, among all processes. Then the blobs are deleted that no message has.
 
         Args:
             limit: At most so many sessions.
@@ -80,10 +83,12 @@ class LifeCalls(Calls):
                 believed only if it is given here; else the sweep defers.
         """
         left, at = sweep_arguments(limit, now)
-        if not self._any_due(at):
-            return NOTHING_DUE
         sweep = Sweep(at, left)
-        while not sweep.count(self._sweep_batch(sweep)):
+        if self._any_due(at):
+            while not sweep.count(self._sweep_batch(sweep)):
+                time.sleep(SWEEP_PAUSE)
+        while sweep.tidies and (chore := self._next_chore(sweep)) is not None:
+            sweep.note(chore, self._do_chore(chore))
             time.sleep(SWEEP_PAUSE)
         return sweep.receipt()
 
@@ -100,7 +105,8 @@ class LifeCalls(Calls):
         Args:
             max_age: Delete those that were not changed for so many seconds (or a timedelta).
             max_sessions: Keep at most so many, the last changed ones.
-            max_bytes: Keep at most so many bytes of messages, likewise.
+            max_bytes: Keep at most so many bytes, likewise. What goes with a session counts, as it is stored: its messages, those
+                that were replaced in it, their blobs, and its own state. The search index does not, nor does what a fork shares.
             dry_run: Only tell what would go.
 
         Sessions of every status count: open, ended, expired, archived. One that is used meanwhile stays. The remote is not told.
@@ -124,15 +130,42 @@ class LifeCalls(Calls):
         size, on_expire = sweep.next_size, self._settings.on_expire
         return self._write(
             lambda db: queries.sweeping.settle_batch(
-                db, sweeper=sweep.sweeper, at=sweep.at, limit=size, on_expire=on_expire, last=size == sweep.left
+                db,
+                sweeper=sweep.sweeper,
+                at=sweep.at,
+                limit=size,
+                on_expire=on_expire,
+                last=size == sweep.left,
+                prepared=sweep.prepared,
             )
         )
+
+    def _next_chore(self, sweep: Sweep) -> Chore | None:
+        archives = self._settings.on_expire == "archive"
+        return self._read(lambda db: sweep.rest or queries.tidying.find(db, archives=archives, past=sweep.past))
+
+    def _do_chore(self, chore: Chore) -> Done:
+        return self._write(lambda db: queries.tidying.do(db, chore))
 
     def _surplus(self, rules: Rules) -> list[Surplus]:
         return self._read(lambda db: queries.retention.surplus(db, self.namespace, rules))
 
     def _remove_surplus(self, going: Sequence[Surplus]) -> list[Surplus]:
+        self._take_from_index(going)
         return self._write(lambda db: queries.retention.remove(db, going))
+
+    def _take_from_index(self, going: Sequence[Surplus]) -> None:
+        """If a batch has many words in the search index, take most of them out in transactions of their own."""
+        for _ in range(0, sum(each.messages for each in going), queries.removal.MOST_INDEXED):
+            surplus = self._read(lambda db: queries.retention.indexed(db, going))
+            if surplus is None:
+                return
+            self._write(partial(_take_from_index, surplus))
+            time.sleep(SWEEP_PAUSE)
+
+
+def _take_from_index(surplus: tuple[int, int], db: Transaction) -> None:
+    queries.search_index.remove_surplus(db, *surplus)
 
 
 def _rules(max_age: float | timedelta | None, max_sessions: int | None, max_bytes: int | None) -> Rules:

@@ -10,7 +10,7 @@ from ..arguments import MessageDetails, NewMessage, refuse_unknown, several
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
 from ..rows import PreparedMessage, chat_message, prepare
-from ..values import MAX_SEQ, Message, ToolCall, ToolCallReport
+from ..values import MAX_SEQ, Message, SupersededMessage, ToolCall, ToolCallReport
 from .calls import Calls
 
 MAX_BATCH: Final = 100_000
@@ -56,7 +56,8 @@ class MessageCalls(Calls):
             message = chat_message(message, content, extra)
         elif content is not None or extra:
             raise InvalidInputError("content", "must be inside of the message dict, or the message must be a role")
-        prepared = prepare(message, max_bytes=self._settings.max_text_bytes, **details)
+        settings = self._settings
+        prepared = prepare(message, max_bytes=settings.max_text_bytes, compress_over=settings.compress_over, **details)
         namespace = self._settings.namespace
         return self._write(lambda db: queries.messages.append(db, namespace, wanted, (prepared,))[0])
 
@@ -69,9 +70,7 @@ class MessageCalls(Calls):
             QuotaError: The session has had 16,777,215 messages.
         """
         wanted = inputs.identifier("session_id", session_id)
-        prepared = [self._prepared(index, message) for index, message in enumerate(several("messages", messages))]
-        if len(prepared) > MAX_BATCH:
-            raise InvalidInputError("messages", f"must be at most {MAX_BATCH} in one call", limit=MAX_BATCH)
+        prepared = self._all_prepared(messages)
         namespace = self._settings.namespace
         return self._write(lambda db: queries.messages.append(db, namespace, wanted, prepared))
 
@@ -84,6 +83,7 @@ class MessageCalls(Calls):
         after: int | None = None,
         keep_pairs: bool = False,
         touch: bool = False,
+        blobs: bool = True,
     ) -> list[Message]:
         """Messages of a session, oldest first.
 
@@ -96,6 +96,8 @@ class MessageCalls(Calls):
                 its first result; results whose call is nowhere are left out; the end shrinks before a call whose result lies
                 behind `before`. Calls without a result stay: `repair` gives them one.
             touch: Begin the session's idle time anew, as an append does. Reading alone does not.
+            blobs: Read strings of more than 64 KiB. With False a name, `blob:sha256-...`, stands in the place of each, and
+                `Message.blobs` tells them; they cost nothing then.
 
         Raises:
             NotFoundError: There is no such session, or it has expired.
@@ -106,9 +108,10 @@ class MessageCalls(Calls):
         lower = inputs.optional_whole_number("after", after)
         read = queries.messages.read_pairs if inputs.flag("keep_pairs", keep_pairs) else queries.messages.read
         namespace = self._settings.namespace
+        with_blobs = inputs.flag("blobs", blobs)
 
         def read_now(db: Transaction) -> list[Message]:
-            return read(db, namespace, wanted, last=newest, before=upper, after=lower)
+            return read(db, namespace, wanted, last=newest, before=upper, after=lower, blobs=with_blobs)
 
         def touch_and_read(db: Transaction) -> list[Message]:
             queries.lifecycle.touch_if_there(db, namespace, wanted)
@@ -116,9 +119,12 @@ class MessageCalls(Calls):
 
         return self._write(touch_and_read) if inputs.flag("touch", touch) else self._read(read_now)
 
-    def iterate(self, session_id: str, *, after: int = 0, page_size: int = 500) -> Iterator[Message]:
-        """All messages of a session, read in pages, so that neither memory nor a snapshot is held for long."""
-        while page := self._message_page(session_id, after=after, page_size=page_size):
+    def iterate(self, session_id: str, *, after: int = 0, page_size: int = 500, blobs: bool = True) -> Iterator[Message]:
+        """All messages of a session, read in pages, so that neither memory nor a snapshot is held for long.
+
+        A page has fewer messages than `page_size` where their blobs are large; `blobs=False` is that of `messages`.
+        """
+        while page := self._message_page(session_id, after=after, page_size=page_size, blobs=blobs):
             yield from page
             after = page[-1].seq
 
@@ -137,6 +143,63 @@ class MessageCalls(Calls):
         """Remove all messages of a session, keep the session, and return how many they were."""
         return self.truncate(session_id, after=0)
 
+    def replace_range(
+        self,
+        session_id: str,
+        first: int,
+        last: int,
+        messages: Iterable[Mapping[str, Any] | NewMessage],
+        *,
+        expected_version: int | None = None,
+    ) -> list[Message]:
+        """Put messages in the place of those from one seq to another, for example a summary of them, all or nothing.
+
+        The new ones, at most as many, get the seqs of the first old ones. The old ones leave the session and can be read with
+        `superseded`. Forks that share them keep them. Neither is told to the remote. `check` says if tool calls lost their results.
+
+        Args:
+            session_id: A session that is there.
+            first: The smallest seq that is replaced.
+            last: The largest one.
+            messages: What takes their place, as in `append_many`; nothing takes them out only.
+            expected_version: What the session's `version` must be, which this counts on.
+
+        Returns:
+            The new messages. Without a message between the seqs nothing changes.
+
+        Raises:
+            NotFoundError: There is no such session.
+            ConflictError: Its version is not `expected_version`, or a dedupe key is used by another message.
+            InvalidInputError: There are more new messages than old ones.
+        """
+        wanted = inputs.identifier("session_id", session_id)
+        start = inputs.whole_number("first", first, least=1, most=MAX_SEQ)
+        end = inputs.whole_number("last", last, least=start, most=MAX_SEQ)
+        version = inputs.optional_whole_number("expected_version", expected_version, least=1)
+        prepared = self._all_prepared(messages)
+        namespace = self._settings.namespace
+        return self._write(
+            lambda db: queries.replacing.replace_range(db, namespace, wanted, start, end, prepared, expected_version=version)
+        )
+
+    def superseded(self, session_id: str, seq: int | None = None) -> list[SupersededMessage]:
+        """The messages that `replace_range` took out of a session, or those that had one seq; `.message` of each is what it was.
+
+        They come by seq, and those of one seq in the order in which they were replaced. They go with the session, or by
+        `clear_superseded`. A fork begins without any.
+
+        Raises:
+            NotFoundError: There is no such session, or it has expired.
+        """
+        wanted = inputs.identifier("session_id", session_id)
+        place = inputs.optional_whole_number("seq", seq, least=1, most=MAX_SEQ)
+        return self._read(lambda db: queries.replacing.superseded(db, self.namespace, wanted, seq=place))
+
+    def clear_superseded(self, session_id: str) -> int:
+        """Delete the messages that were replaced in a session for good, and return how many they were."""
+        wanted = inputs.identifier("session_id", session_id)
+        return self._write(lambda db: queries.replacing.clear_superseded(db, self.namespace, wanted))
+
     # -- tool calls
 
     def open_tool_calls(self, session_id: str) -> tuple[ToolCall, ...]:
@@ -154,18 +217,25 @@ class MessageCalls(Calls):
         wanted = inputs.identifier("session_id", session_id)
         return self._write(lambda db: queries.tool_calls.repair(db, self.namespace, wanted))
 
-    def _message_page(self, session_id: str, *, after: int, page_size: int) -> list[Message]:
+    def _message_page(self, session_id: str, *, after: int, page_size: int, blobs: bool) -> list[Message]:
         wanted = inputs.identifier("session_id", session_id)
         start = inputs.whole_number("after", after)
         size = inputs.whole_number("page_size", page_size, least=1, most=10_000)
-        return self._read(lambda db: queries.messages.read_page(db, self.namespace, wanted, after=start, size=size))
+        flag = inputs.flag("blobs", blobs)
+        return self._read(lambda db: queries.messages.read_page(db, self.namespace, wanted, after=start, size=size, blobs=flag))
+
+    def _all_prepared(self, messages: Iterable[Mapping[str, Any] | NewMessage]) -> list[PreparedMessage]:
+        prepared = [self._prepared(index, message) for index, message in enumerate(several("messages", messages))]
+        if len(prepared) > MAX_BATCH:
+            raise InvalidInputError("messages", f"must be at most {MAX_BATCH} in one call", limit=MAX_BATCH)
+        return prepared
 
     def _prepared(self, index: int, message: Mapping[str, Any] | NewMessage) -> PreparedMessage:
-        max_bytes = self._settings.max_text_bytes
+        max_bytes, compress_over = self._settings.max_text_bytes, self._settings.compress_over
         try:
             if isinstance(message, NewMessage):
-                return prepare(message.message, max_bytes=max_bytes, **message.details)
-            return prepare(message, max_bytes=max_bytes)
+                return prepare(message.message, max_bytes=max_bytes, compress_over=compress_over, **message.details)
+            return prepare(message, max_bytes=max_bytes, compress_over=compress_over)
         except InvalidInputError as error:
             inner = error.field.removeprefix("message")
             place = f"messages[{index}]{inner if not inner or inner.startswith('.') else '.' + inner}"

@@ -11,12 +11,11 @@ from ..values.receipts import SweepReceipt
 
 if TYPE_CHECKING:
     from ..queries.sweeping import Batch
+    from ..queries.tidying import Chore, Done
 
 # A batch holds the writer for a few milliseconds; in the pause before the next one others get their turn.
 SWEEP_BATCH: Final = 100
 SWEEP_PAUSE: Final = 0.002
-
-NOTHING_DUE: Final = SweepReceipt(expired=0)
 
 
 def sweep_arguments(limit: int | None, now: datetime | None) -> tuple[int | None, datetime | None]:
@@ -33,6 +32,10 @@ class Sweep:
         left: How many sessions it may still settle; None for all.
         expired: How many it has settled.
         outcome: What became of its last batch.
+        blobs: How many blobs it has deleted.
+        prepared: How many batches in a row have only prepared the deletion of a large session.
+        past: The hash up to which it has gone through the blobs.
+        rest: What is left of a chore.
         sweeper: Who sweeps.
     """
 
@@ -40,6 +43,10 @@ class Sweep:
     left: int | None
     expired: int = 0
     outcome: str = "done"
+    blobs: int = 0
+    prepared: int = 0
+    past: str = ""
+    rest: Chore | None = None
     sweeper: str = field(default_factory=clock.new_id)
 
     @property
@@ -51,9 +58,21 @@ class Sweep:
         """Take note of a batch; True if the sweep is over."""
         self.expired += batch.settled
         self.outcome = batch.outcome
+        self.prepared = 0 if batch.settled else self.prepared + 1
         if self.left is not None:
             self.left -= batch.settled
         return batch.outcome != "more" or self.left == 0
+
+    @property
+    def tidies(self) -> bool:
+        """Whether it does its chores now, having settled what it may."""
+        return self.outcome in ("done", "deferred")
+
+    def note(self, chore: Chore, done: Done) -> None:
+        """Take note of a chore."""
+        self.rest = done.rest
+        self.blobs += done.collected
+        self.past = max((self.past, *chore.hashes))
 
     def receipt(self) -> SweepReceipt:
         """What it did."""
@@ -62,4 +81,5 @@ class Sweep:
             more=self.outcome == "more",
             busy=self.outcome == "busy",
             deferred=self.outcome == "deferred",
+            blobs=self.blobs,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -97,6 +99,32 @@ def test_bytes_are_those_of_the_texts_in_utf8_and_of_what_stands_beside_them(sto
     assert store.prune(max_bytes=size - 1, dry_run=True).sessions == 1
 
 
+def test_bytes_are_those_of_all_that_goes_with_a_session(store: SessionStore) -> None:
+    def size() -> int:
+        """The least `max_bytes` that lets it stay."""
+        fits = range(1 << 20)
+        return bisect_left(fits, True, key=lambda most: not store.prune(max_bytes=most, dry_run=True).session_ids)
+
+    chat = store.session("s", user_id="u")
+    chat.append("user", "x" * 10)
+    assert size() == 10
+    chat.replace_range(1, 1, [{"role": "user", "content": "y"}])
+    assert size() == 11
+    chat.set_state({"é": "value"})
+    assert size() == 11 + len('é"value"'.encode())
+    chat.set_state({"theirs": "x" * 100}, scope="user")
+    chat.fork("fork")
+    assert store.prune(max_bytes=11 + 2 * 9, dry_run=True).sessions == 0, "what forks share counts once"
+    store.delete("fork")
+    chat.append("user", random.Random(7).randbytes(100_000).hex())
+    with_blob = size()
+    assert with_blob > 50_000
+    chat.replace_range(2, 2, [])
+    assert size() == with_blob, "a replaced message keeps its blobs"
+    chat.clear_superseded()
+    assert size() == 10
+
+
 def test_all_rules_hold_at_once(aged: SessionStore) -> None:
     aged.append("s9", "user", "x" * 15)
     assert aged.prune(max_age=650, max_sessions=5, max_bytes=1000, dry_run=True).session_ids == names(0, 1, 2, 3, 4)
@@ -169,6 +197,19 @@ def test_sessions_with_many_messages_go_in_small_transactions(store: SessionStor
     receipt = store.prune(max_sessions=0)
     assert (receipt.sessions, receipt.messages) == (7, 6 * 600 + 2_001)
     assert store.status().commits == commits + 3
+
+
+def test_words_of_many_messages_go_in_small_transactions(store: SessionStore, frozen: FrozenClock) -> None:
+    store.session("large").append_many([HELLO] * 1_200)
+    store.session("kept").append(HELLO)
+    store.rebuild_search()
+    frozen.go(1)
+    store.touch("kept")
+    commits = store.status().commits
+    assert store.prune(max_sessions=1).session_ids == ("large",)
+    assert store.status().commits == commits + 3
+    assert [hit.session_id for hit in store.search("hello")] == ["kept"]
+    assert store.doctor().ok
 
 
 def test_a_batch_of_small_sessions_is_fifty(store: SessionStore, frozen: FrozenClock) -> None:

@@ -338,6 +338,31 @@ def test_sessions_with_many_messages_are_deleted_in_small_transactions(store_pat
         assert store.status().messages == 0
 
 
+@pytest.mark.parametrize("others_index", [False, True])
+def test_words_of_many_messages_go_in_small_transactions(store_path: Path, frozen: FrozenClock, others_index: bool) -> None:
+    """500 messages at once go out of the search index, and then the sessions; also if somebody goes on indexing them."""
+    with sessionstore.open(store_path, on_expire="delete") as store:
+        store.session("large", ttl=60).append_many([HELLO] * 1_700)
+        for number in range(2):
+            store.session(f"s{number}", ttl=61).append_many([HELLO] * 300)
+        store.fork("large", "fork", at=20, ttl=None)
+        store.rebuild_search()
+        frozen.go(61)
+        sizes, sweep = [], Sweep(None, None)
+        over = False
+        while not over:
+            before = sweep.expired
+            over = sweep.count(store._sweep_batch(sweep))
+            sizes.append(sweep.expired - before)
+            if others_index:
+                while store._index_batch():
+                    pass
+        assert sizes == [*([0] * (4 if others_index else 3)), 2, 1]
+        assert len(store.search("hello", limit=100)) == 20
+        assert rows(store_path, "SELECT count(*) FROM message_words_docsize") == [(20,)]
+        assert store.doctor().ok
+
+
 def test_expired_sessions_that_are_kept_go_in_full_batches(store: SessionStore, frozen: FrozenClock) -> None:
     for number in range(5):
         store.session(f"s{number}", ttl=60).append_many([HELLO] * 1_000)

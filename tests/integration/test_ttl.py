@@ -343,15 +343,22 @@ WRITES: dict[str, Callable[[SessionStore], object]] = {
     "truncate": lambda store: store.truncate("s", after=0),
     "clear": lambda store: store.clear("s"),
     "repair": lambda store: store.repair("s"),
+    "fork": lambda store: store.fork("s", "other"),
+    "replace_range": lambda store: store.replace_range("s", 1, 1, [HELLO]),
+    "clear_superseded": lambda store: store.clear_superseded("s"),
+    "set_state": lambda store: store.set_state("s", {"n": 1}),
+    "increment_state": lambda store: store.increment_state("s", "n"),
+    "delete_state": lambda store: store.delete_state("s", "n"),
     "touch": lambda store: store.touch("s"),
     "set_ttl": lambda store: store.set_ttl("s", None),
     "reopen": lambda store: store.reopen("s"),
 }
 # Begin another session, or end or remove the old one.
-OTHER_WRITES = {"create", "delete", "end", "import_file", "prune", "session", "sweep"}
+OTHER_WRITES = {"create", "delete", "end", "erase", "import_file", "prune", "session", "sweep"}
 NOT_ABOUT_ONE = {
-    "check", "close", "count", "doctor", "export_file", "get", "in_namespace", "iterate", "list", "messages", "namespace",
-    "namespaces", "open_tool_calls", "remaining", "status", "tags",
+    "branches", "check", "close", "count", "doctor", "export_file", "get", "get_state", "in_namespace", "iterate", "list",
+    "messages", "namespace", "namespaces", "open_tool_calls", "parent", "remaining", "search", "search_raw", "state", "status",
+    "superseded", "tags",
 }  # fmt: skip
 
 
@@ -752,7 +759,7 @@ def test_a_store_gives_its_sessions_the_life_that_they_do_not_name(tmp_path: Pat
         assert info.ttl == 60
 
 
-@pytest.mark.parametrize("word", ["", "archive", "KEEP", None, True, 1])
+@pytest.mark.parametrize("word", ["", "archived", "KEEP", None, True, 1])
 def test_an_unknown_fate_of_expired_sessions_is_refused(tmp_path: Path, word: Any) -> None:
     with pytest.raises(ConfigError, match="on_expire"):
         sessionstore.open(tmp_path / "a.db", on_expire=word)
