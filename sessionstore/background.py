@@ -25,6 +25,7 @@ from .delivery.standing import StandingDrain
 from .errors import ClosedStoreError, ForkedStoreError
 from .logs import log
 from .store import SessionStore
+from .store.search import INDEX_PAUSE
 
 _EXIT_TIMEOUT: Final = 1.0
 _LEASE_SECONDS: Final = 60.0
@@ -32,6 +33,8 @@ _LEASE_SECONDS: Final = 60.0
 _STEADY: Final = timedelta(seconds=60)
 _BELIEVED_AFTER: Final = timedelta(days=1)
 _DEAD_ARE_KEPT: Final = timedelta(days=30)
+# How long messages wait to be indexed; a search does not wait for it.
+_INDEX_INTERVAL: Final = 10.0
 
 
 class _Housekeeping:
@@ -80,13 +83,35 @@ class _Housekeeping:
         if self._doubted is None or abs(now - since - passed) >= _STEADY:
             self._doubted = (now, ticks)
             return False
-        return passed >= _BELIEVED_AFTER and self._store.settings.on_expire == "keep"
+        return passed >= _BELIEVED_AFTER and self._store.settings.on_expire != "delete"
+
+
+class _Indexing:
+    """The loop that brings the search index up to date: a batch after another while messages wait, and then a look now and then."""
+
+    def __init__(self, store: AsyncSessionStore, interval: float) -> None:
+        self._store = store
+        self._pause = min(interval, _INDEX_INTERVAL)
+
+    async def run(self) -> None:
+        """Go on until it is cancelled or the store is closed."""
+        while True:
+            try:
+                while await self._store._is_behind():  # noqa: SLF001 - a part of the library
+                    await self._store._index_batch()  # noqa: SLF001
+                    await anyio.sleep(INDEX_PAUSE)
+            except (ClosedStoreError, ForkedStoreError):
+                return
+            except Exception as error:  # noqa: BLE001 - whatever went wrong may go right the next time
+                log(logging.ERROR, "index_failed", "messages could not be indexed; the next pass tries again", reason=error)
+            await anyio.sleep(self._pause)
 
 
 async def _work(store: AsyncSessionStore, interval: float) -> None:
     """All that goes on beside the calls, until it is cancelled or the store is closed."""
     async with anyio.create_task_group() as group:
         group.start_soon(_Housekeeping(store, interval).run, name="sessionstore-sweeps")
+        group.start_soon(_Indexing(store, interval).run, name="sessionstore-indexing")
         group.start_soon(StandingDrain(store).run, name="sessionstore-deliveries")
 
 

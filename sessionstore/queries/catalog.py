@@ -17,7 +17,7 @@ from ..arguments import SessionFilter, Unset
 from ..content import decoded
 from ..database.transaction import Transaction
 from ..values import EXPIRED_STATUS, MAX_SEQ, SEQ_BITS, Page, SessionInfo
-from . import sessions
+from . import hidden_words, sessions
 from .cursors import opened, sealed
 from .dialect import CrossJoin, as_stored, contains_text, escaped_words, json_array_of, json_equals, json_kinds, parts_contain_text
 from .statements import (
@@ -27,6 +27,7 @@ from .statements import (
     MESSAGES,
     NO_OFFSET,
     OVERDUE,
+    RANGES,
     SESSION_COLUMNS,
     SESSIONS,
     TAGS,
@@ -85,6 +86,8 @@ def page(db: Transaction, wanted: SessionFilter, *, limit: int, cursor: str | No
     Raises:
         InvalidInputError: The cursor is damaged or belongs to another filter.
     """
+    if wanted.text is not None:
+        hidden_words.prepare(db)
     terms = _terms(wanted, db.now_text)
     if cursor is not None:
         terms.append(_read_cursor(cursor, wanted))
@@ -132,8 +135,21 @@ def tag_counts(db: Transaction, namespace: str) -> dict[str, int]:
 
 def matching(db: Transaction, wanted: SessionFilter) -> tuple[list[sa.ColumnElement[bool]], dict[str, Any]]:
     """What the sessions of a filter have in common, for a WHERE, and the values of its parameters."""
+    if wanted.text is not None:
+        hidden_words.prepare(db)
     terms = _terms(wanted, db.now_text)
     return [_condition(term.name, term.detail) for term in terms], _values(terms)
+
+
+def shape_of(wanted: SessionFilter, now: str) -> tuple[tuple[tuple[str, str], ...], dict[str, Any]]:
+    """What the conditions of a filter depend on, for `conditions_of`, and the values of their parameters."""
+    terms = _terms(wanted, now)
+    return tuple((term.name, term.detail) for term in terms), _values(terms)
+
+
+def conditions_of(shape: Iterable[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+    """The conditions on `sessions` of all filters of one shape."""
+    return [_condition(name, detail) for name, detail in shape]
 
 
 def _terms(wanted: SessionFilter, now: str) -> list[_Term]:
@@ -196,7 +212,13 @@ def _condition(name: str, detail: str) -> sa.ColumnElement[bool]:
 def _has_message_with(words: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     first = SESSIONS.c.session_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
     in_session = sa.and_(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(sa.literal_column(str(MAX_SEQ))))
-    return sa.exists().where(in_session, sa.or_(contains_text(MESSAGES.c.text, words), parts_contain_text(MESSAGES.c.extra, words)))
+    has_words = sa.or_(
+        contains_text(MESSAGES.c.text, words), parts_contain_text(MESSAGES.c.extra, words), hidden_words.contain_text(words)
+    )
+    low = RANGES.c.owner_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
+    in_range = MESSAGES.c.id.between(low.op("+")(RANGES.c.first_seq), low.op("+")(RANGES.c.last_seq))
+    inherited = sa.exists().where(RANGES.c.session_key == SESSIONS.c.session_key, in_range, has_words)
+    return sa.or_(sa.exists().where(in_session, has_words), inherited)
 
 
 @functools.lru_cache(maxsize=256)

@@ -53,6 +53,17 @@ def _cross_join(join: CrossJoin, compiler: SQLCompiler, **options: Any) -> str:
     return f"{left} CROSS JOIN {right} ON {compiler.process(condition, **options)}"
 
 
+def in_json(column: sa.ColumnElement[Any], array: str) -> sa.ColumnElement[bool]:
+    """Whether a column is in a JSON array, which is one parameter: SQLite takes a limited number of them."""
+    return column.in_(sa.select(sa.func.json_each(array).table_valued("value").c.value))
+
+
+def json_text(column: sa.Column[Any], path: str) -> sa.ColumnElement[Any]:
+    """The plain value at a path of a column with JSON in it; null where there is none, or no JSON."""
+    raw = sa.type_coerce(column, sa.Text)
+    return sa.case((sa.func.json_valid(raw) == sa.literal_column("1"), sa.func.json_extract(raw, sa.literal_column(f"'{path}'"))))
+
+
 def escaped_words(words: str) -> str:
     """The pattern that `contains_text` takes."""
     return "%" + words.replace(_ESCAPE, _ESCAPE * 2).replace("%", _ESCAPE + "%").replace("_", _ESCAPE + "_") + "%"

@@ -23,6 +23,7 @@ from recorded import DAY, FIRST_DAY, HOUR, Message, Session, at, record, records
 import sessionstore
 from sessionstore import InvalidInputError, sql
 from sessionstore.queries.analytics import figures
+from sessionstore.values import SEARCH_TABLES
 
 BUCKETS = (None, "hour", "day", "week", "month")
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001
@@ -665,7 +666,9 @@ def test_anything_else_is_refused_and_changes_nothing(reading: sessionstore.Sess
 def everything(store: sessionstore.SessionStore) -> list[Any]:
     """All that the file holds, and whether the store still reads and checks it."""
     tables = [name for (name,) in store.query("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY 1").rows]
-    stored = [store.query(f"SELECT * FROM {name}").rows for name in tables if name not in ("v_outbox", "v_agent_status")]
+    # Two tell how old things are now; the full-text tables hold nothing but what SQLite keeps in tables of their names.
+    left_out = ("v_outbox", "v_agent_status", *SEARCH_TABLES)
+    stored = [store.query(f"SELECT * FROM {name}").rows for name in tables if name not in left_out]
     return [tables, stored, [message.text for message in store.messages("s1")]]
 
 
