@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreBusyError
+from ..keys import EncryptionKey
+from . import encryption
+from .faults import is_busy
+from .locks import pause
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -37,6 +42,11 @@ def withdrawn(version: tuple[int, int, int]) -> bool:
 def linked_version() -> tuple[int, int, int]:
     """The SQLite that this Python really runs, whatever its packages say."""
     return sqlite3.sqlite_version_info
+
+
+def written(version: tuple[int, int, int]) -> str:
+    """A version as people write it."""
+    return ".".join(map(str, version))
 
 
 def require_usable_sqlite() -> None:
@@ -72,21 +82,29 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
     return cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
 
-def connect_file(path: Path) -> sqlite3.Connection:
+def connect_file(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connection:
     """A connection to a file that is there and that this process may write."""
-    connection = _connect(f"file:{quote(str(path))}?mode=rw", uri=True)
+    connection = _connect(f"file:{quote(str(path))}?mode=rw", key, uri=True)
     set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
     _set_safety(connection)
     _set_journal_limits(connection)
     return connection
 
 
-def connect_read_only(path: Path, *, immutable: bool) -> sqlite3.Connection:
+def connect_read_only(path: Path, key: EncryptionKey | None = None, *, immutable: bool) -> sqlite3.Connection:
     """A connection to a file that must not be written; `immutable` when its folder cannot hold SQLite's shared memory."""
     options = "mode=ro&immutable=1" if immutable else "mode=ro"
-    connection = _connect(f"file:{quote(str(path))}?{options}", uri=True)
+    connection = _connect(f"file:{quote(str(path))}?{options}", key, uri=True)
     set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
     _set_safety(connection)
+    return connection
+
+
+def connect_copy(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connection:
+    """A connection that fills a new file. Nobody opens it before it is whole, so it needs no journal."""
+    connection = _connect(f"file:{quote(str(path))}?mode=rw", key, uri=True)
+    connection.execute("PRAGMA journal_mode=OFF").fetchall()
+    connection.execute("PRAGMA fullfsync=ON").fetchall()
     return connection
 
 
@@ -119,9 +137,40 @@ def switch_journal_mode(connection: sqlite3.Connection, mode: str) -> str:
     return journal_mode(connection)
 
 
+def be_alone(connection: sqlite3.Connection, path: Path, *, schema: str = "main", deadline: float) -> None:
+    """Take the log into the file and lock it until this connection closes; the writer lock is held.
+
+    Raises:
+        StoreBusyError: Another connection lives past the deadline.
+    """
+    set_busy_timeout(connection, 0)
+    connection.execute(f"PRAGMA {schema}.locking_mode=EXCLUSIVE").fetchall()
+    while not _is_alone(connection, schema):
+        if time.monotonic() >= deadline:
+            raise StoreBusyError(path, "another program has it open; let it end, then try again. Nothing was changed")
+        pause()
+
+
+def _is_alone(connection: sqlite3.Connection, schema: str) -> bool:
+    try:
+        # SQLite leaves the write-ahead log only if no other connection has the file open.
+        if connection.execute(f"PRAGMA {schema}.journal_mode=DELETE").fetchall()[0][0] not in ("delete", b"delete"):
+            return False
+        # The first write takes the lock for good. BEGIN EXCLUSIVE would lock, and journal, every attached file.
+        version = int(pragma(connection, f"{schema}.user_version"))
+        connection.execute(f"PRAGMA {schema}.user_version={version}").fetchall()
+    except sqlite3.OperationalError as error:
+        if not is_busy(error):
+            raise
+        return False
+    return True
+
+
 def pragma(connection: sqlite3.Connection, name: str) -> Any:
     """The value of a setting."""
-    return connection.execute(f"PRAGMA {name}").fetchall()[0][0]
+    value = connection.execute(f"PRAGMA {name}").fetchall()[0][0]
+    # SQLCipher tells the page size as text.
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def mark_as_ours(connection: sqlite3.Connection) -> None:
@@ -136,7 +185,9 @@ def checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int
     return busy, pages, copied
 
 
-def _connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+def _connect(database: str, key: EncryptionKey | None = None, *, uri: bool = False) -> sqlite3.Connection:
+    if key is not None:
+        return encryption.connect(database, key, uri=uri)
     # Without isolation_level the driver begins no transactions of its own, so DDL is transactional, too.
     return sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri)
 

@@ -20,6 +20,13 @@ from ..errors import (
 
 _PRIMARY: Final = 0xFF
 _UNDECODABLE: Final = "Could not decode to UTF-8"
+# SQLCipher passes on what failed in its export, a backup or a change of key in these words, without the code.
+_TOLD: Final = {
+    "database or disk is full": sqlite3.SQLITE_FULL,
+    "disk I/O error": sqlite3.SQLITE_IOERR,
+    "database is locked": sqlite3.SQLITE_BUSY,
+    "database disk image is malformed": sqlite3.SQLITE_CORRUPT,
+}
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -67,7 +74,9 @@ def _input_output(error: sqlite3.Error, path: str | PathLike[str]) -> SessionSto
 def _code(error: sqlite3.Error) -> int:
     # Errors of the Python module itself (wrong use, undecodable text) have no code.
     code = getattr(error, "sqlite_errorcode", None)
-    return -1 if code is None else code & _PRIMARY
+    if code is None or code == sqlite3.SQLITE_ERROR:
+        return _TOLD.get(str(error), -1 if code is None else code)
+    return int(code & _PRIMARY)
 
 
 def _name(error: sqlite3.Error) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+from ..errors import SessionStoreError
 from .transaction import Work
 
 T = TypeVar("T")
@@ -36,3 +38,9 @@ class WriteJob(Generic[T]):
         if self.error is not None:
             raise self.error
         return cast(T, self.result)
+
+
+def lost_transaction(job: WriteJob[Any]) -> sqlite3.Error:
+    """What to raise where the failure of one job took the transaction of all with it."""
+    cause = job.error.__cause__ if isinstance(job.error, SessionStoreError) else None
+    return cause if isinstance(cause, sqlite3.Error) else sqlite3.OperationalError("the transaction was rolled back")

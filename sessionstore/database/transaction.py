@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from .. import clock, sql
 from ..errors import StoreCorruptError
 from ..rows import store_seed
 from .engine import driver_of
-from .faults import translated
+from .faults import is_busy, translated
+from .locks import pause
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -60,9 +62,13 @@ class Transaction:
         path: The file, for messages.
         enqueued: Whether events were kept for delivery; who commits them tells those that deliver.
         gauge: How full the outbox is, as far as this connection knows.
+        has_index: Whether the search index was found to be there.
+        data_version: What SQLite counts of other connections' commits, as of the last look at the schema; None before the first.
     """
 
-    __slots__ = ("_now_text", "_seed", "_written_now", "core", "driver", "enqueued", "gauge", "now", "path")
+    __slots__ = (
+        "_now_text", "_seed", "_written_now", "core", "data_version", "driver", "enqueued", "gauge", "has_index", "now", "path",
+    )  # fmt: skip
 
     def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
         self.core = core
@@ -74,6 +80,8 @@ class Transaction:
         self._now_text = ""
         self.enqueued = False
         self.gauge = Gauge()
+        self.has_index = False
+        self.data_version: int | None = None
 
     @property
     def now_text(self) -> str:
@@ -98,6 +106,18 @@ class Transaction:
             yield
         finally:
             self.now = present
+
+    def execute_by(self, deadline: float, statement: str) -> None:
+        """Begin or commit, with new tries until `deadline` while another connection's lock is in the way."""
+        while True:
+            try:
+                self.driver.execute(statement)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+            pause()
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""

@@ -18,14 +18,15 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import clock
-from ..errors import ClosedStoreError, SessionStoreError, StoreBusyError
+from ..errors import ClosedStoreError, StoreBusyError
 from . import engine
 from .bell import Bell
 from .checkpoints import Checkpointer
-from .faults import is_busy, is_storage_failure
-from .jobs import WriteJob
-from .locks import ProcessLock, pause
+from .faults import is_storage_failure
+from .jobs import WriteJob, lost_transaction
+from .locks import ProcessLock
 from .transaction import Transaction, Work, own_error, raise_own
+from .upgrade import refuse_upgraded
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -122,6 +123,11 @@ class Writer:
             with suppress(RuntimeError):
                 self._mutex.release()
 
+    def let_go(self) -> None:
+        """Within `exclusively`: close the connection; the next use opens another one."""
+        self._broken = True
+        self._db.close()
+
     def close(self, *, timeout: float, also: Iterable[Transaction] = ()) -> None:
         """Finish what waits, then close the connection, and the readers' ones with it, under the lock.
 
@@ -150,14 +156,12 @@ class Writer:
         try:
             self._lock.acquire(deadline)
             try:
-                self._db.close()
+                self.let_go()
             finally:
                 self._lock.release()
         except Exception:  # noqa: BLE001 - the fork goes on; its child will be told
             self._mutex.release()
             return False
-        finally:
-            self._broken = True
         return True
 
     def resume(self) -> None:
@@ -289,7 +293,7 @@ class Writer:
         try:
             db = self._begin(full=full, deadline=deadline)
             result = work(db)
-            self._retry("COMMIT", deadline)
+            self._db.execute_by(deadline, "COMMIT")
             self.commits += 1
             self.writes += 1
             self._tell_of_events()
@@ -310,7 +314,7 @@ class Writer:
             self._begin(full=any(job.full for job in group), deadline=deadline)
             if self._apply(group, deadline):
                 committing = True
-                self._retry("COMMIT", deadline)
+                self._db.execute_by(deadline, "COMMIT")
                 self.commits += 1
                 self._tell_of_events()
             else:
@@ -334,9 +338,7 @@ class Writer:
 
     def _usable(self) -> Transaction:
         self._require_open()
-        if self._broken:
-            self._reopen()
-        return self._db
+        return self.reopen() if self._broken else self._db
 
     def _begin(self, *, full: bool, deadline: float) -> Transaction:
         self._usable()
@@ -345,9 +347,13 @@ class Writer:
         if full is not self._synchronous_full:
             engine.set_synchronous(self._db.driver, "full" if full else "normal")
             self._synchronous_full = full
-        self._retry("BEGIN IMMEDIATE", deadline)
+        self._begin_again(deadline)
         self._db.now = clock.utc_now()
         return self._db
+
+    def _begin_again(self, deadline: float) -> None:
+        self._db.execute_by(deadline, "BEGIN IMMEDIATE")
+        refuse_upgraded(self._db)
 
     def _apply(self, group: list[WriteJob[Any]], deadline: float) -> bool:
         """Do the work of the group; False if there is nothing to commit.
@@ -359,7 +365,7 @@ class Writer:
         if len(group) == 1:
             return False
         self._roll_back()
-        self._retry("BEGIN IMMEDIATE", deadline)
+        self._begin_again(deadline)
         return self._apply_apart(group)
 
     def _apply_apart(self, group: list[WriteJob[Any]]) -> bool:
@@ -373,7 +379,7 @@ class Writer:
                 execute("ROLLBACK TO job")
             else:
                 # The failure (a full disk, an I/O error) took the whole transaction with it.
-                raise _lost_transaction(job)
+                raise lost_transaction(job)
             execute("RELEASE job")
         return worked
 
@@ -388,17 +394,6 @@ class Writer:
             return False
         return True
 
-    def _retry(self, statement: str, deadline: float) -> None:
-        while True:
-            try:
-                self._db.driver.execute(statement)
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise
-            else:
-                return
-            pause()
-
     def _roll_back(self) -> None:
         if self._db.driver.in_transaction:
             self._db.driver.execute("ROLLBACK")
@@ -410,7 +405,7 @@ class Writer:
         except sqlite3.Error:
             self._broken = self._can_reopen
 
-    def _reopen(self) -> None:
+    def reopen(self) -> Transaction:
         """Go on with a fresh connection: after a failed write or sync nobody knows what the old one takes for granted."""
         self._db.close()
         self._db = Transaction(self._connect(), self._name)
@@ -419,6 +414,7 @@ class Writer:
         if self._checkpointer is not None:
             self._checkpointer.forget_connection()
         self._broken = False
+        return self._db
 
     def _tell_of_events(self) -> None:
         if self._db.enqueued:
@@ -443,8 +439,3 @@ class Writer:
             job.done = True
             if job.notify is not None:
                 job.notify()
-
-
-def _lost_transaction(job: WriteJob[Any]) -> sqlite3.Error:
-    cause = job.error.__cause__ if isinstance(job.error, SessionStoreError) else None
-    return cause if isinstance(cause, sqlite3.Error) else sqlite3.OperationalError("the transaction was rolled back")

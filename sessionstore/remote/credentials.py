@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from ..errors import ConfigError
+from ..hidden import Hidden
 
 MAX_KEY_CHARS: Final = 4_096
 MASK: Final = "****"
@@ -18,7 +19,7 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 _WITH_SCHEME: Final = re.compile(r"(?:bearer|basic|token)\s", re.IGNORECASE)
 
 
-class ApiKey:
+class ApiKey(Hidden):
     """A key, or a callable that returns the one to use now, so that keys can be changed while the program runs.
 
     Its repr and str tell the last four characters of a long key at most. It refuses to be copied or pickled, so that
@@ -96,8 +97,6 @@ class ApiKey:
         shown = self._provider is None and self._text is not None and len(self._text) >= _FEWEST_CHARS_TO_SHOW_SOME
         return f"<ApiKey {MASK}{self._text[-_SHOWN_CHARS:] if shown and self._text else ''}>"
 
-    __str__ = __repr__
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ApiKey):
             return NotImplemented
@@ -107,12 +106,6 @@ class ApiKey:
 
     def __hash__(self) -> int:
         return hash((ApiKey, self._provider or self._text))
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("an ApiKey cannot be copied or pickled")
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError("an ApiKey cannot be copied or pickled")
 
 
 def require_valid(key: ApiKey | None) -> None:

@@ -101,7 +101,7 @@ def test_a_silent_refusal_of_wal_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_store_without_wal_works_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    def connect(database: str, key: object = None, *, uri: bool = False) -> sqlite3.Connection:
         return sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri, factory=RefusingConnection)
 
     monkeypatch.setattr(engine, "_connect", connect)
