@@ -12,25 +12,28 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..config import OpenOptions
 from ..errors import (
     ClosedStoreError,
+    ConfigError,
     ForeignDatabaseError,
     ForkedStoreError,
     NotADatabaseError,
     ReadOnlyStoreError,
     SessionStoreError,
+    StoreBusyError,
     StoreCorruptError,
     StoreIOError,
     StoreOpenError,
     StoreWarning,
     WrongKeyError,
 )
-from . import engine, filesystem, paths, upgrade
+from ..keys import EncryptionKey
+from . import conversions, encryption, engine, filesystem, paths, restores, upgrade
 from .faults import translated
 from .jobs import WriteJob
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
 from .sidecars import is_no_log, refuse_foreign_log
 from .tally import Tally
-from .transaction import Transaction, Work
+from .transaction import Transaction, Work, raise_own
 from .workers import READER_THREADS, Workers
 from .writer import Writer
 
@@ -43,9 +46,6 @@ T = TypeVar("T")
 
 # Nobody else can have such a file open as a store, so nobody needs its lock.
 _NEVER_STORES: Final = (ForeignDatabaseError, NotADatabaseError, WrongKeyError)
-_SNIFFED_BYTES: Final = 4_096
-_CIPHER_DISTINCT_BYTES: Final = 200
-_HEADER: Final = b"SQLite format 3\0"
 
 
 class Database:
@@ -53,6 +53,7 @@ class Database:
 
     Attributes:
         path: The file, None in memory.
+        key: What the file is encrypted with, None for a plain one.
         read_only: Whether the file must not be written.
         warnings: What works with less than the usual guarantees.
         journal_mode: The mode in force.
@@ -63,9 +64,12 @@ class Database:
         remote: The remote of the file, with the key that this process has for it; None if it has none.
     """
 
-    def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, timeout: float) -> None:
+    def __init__(
+        self, file: paths.PreparedFile | None, options: OpenOptions, *, key: EncryptionKey | None = None, timeout: float
+    ) -> None:
         engine.require_usable_sqlite()
         self.path = file.path if file else None
+        self.key = key
         self.read_only = options.read_only
         self.warnings: list[str] = list(file.warnings) if file else []
         self.filesystem = filesystem.kind_of(file.path) if file else None
@@ -83,6 +87,11 @@ class Database:
         self.journal_reason = "the store is in memory"
         self.writer = self._open_writer(options, timeout)
         self.readers: Readers = WriterAsReader(self.writer) if self.path is None else ReaderPool(self._open_reader, self.name)
+
+    @property
+    def sqlite_version(self) -> tuple[int, int, int]:
+        """The SQLite that runs this database."""
+        return engine.linked_version() if self.key is None else encryption.linked_version()
 
     @property
     def name(self) -> str:
@@ -159,6 +168,28 @@ class Database:
         self.tally = Tally()
         self.writer.abandon_lock()
 
+    def rekey(self, key: EncryptionKey, *, timeout: float) -> None:
+        """Encrypt the file with another key, in one transaction that a kill leaves done or undone.
+
+        Raises:
+            StoreBusyError: Another process has the file open, or calls of this one went on past the timeout; it has its old key.
+            DiskFullError: There is no room for it; the file has its old key.
+        """
+        self.require_writable()
+        if self.path is None or self.key is None:
+            raise ConfigError(f"{self.name}: is not encrypted; close it, then: sessionstore encrypt")
+        deadline = time.monotonic() + timeout
+        if not self.readers.pause(deadline=deadline):
+            raise StoreBusyError(self.name, "calls that read it went on past the busy_timeout; it has its old key. Try again")
+        try:
+            self.writer.exclusively(
+                lambda db: self._rekey(db, key, deadline=deadline), timeout=max(0.0, deadline - time.monotonic())
+            )
+        except Exception as error:  # noqa: BLE001 - raised again, in our words
+            raise_own(error, self.path)
+        finally:
+            self.readers.resume()
+
     def check_size(self, driver: sqlite3.Connection) -> None:
         """Compare the file's size with its page count; only meaningful while the log is empty or copied.
 
@@ -175,13 +206,36 @@ class Database:
         if self.path is None:
             return engine.connect_memory()
         if self.read_only:
-            return engine.connect_read_only(self.path, immutable=self._immutable)
-        connection = engine.connect_file(self.path)
-        found = self.path.stat()
-        if (found.st_dev, found.st_ino) != self.identity:
+            return engine.connect_read_only(self.path, self.key, immutable=self._immutable)
+        connection = engine.connect_file(self.path, self.key)
+        try:
+            self._require_same_file(self.path)
+        except StoreOpenError:
             connection.close()
-            raise StoreOpenError(self.path, "another file has taken its place; close the store and open it again")
+            raise
         return connection
+
+    def _require_same_file(self, path: Path) -> None:
+        found = path.stat()
+        if (found.st_dev, found.st_ino) != self.identity:
+            raise StoreOpenError(path, "another file has taken its place; close the store and open it again")
+
+    def _rekey(self, db: Transaction, key: EncryptionKey, *, deadline: float) -> None:
+        """No other connection of this process is open, and nobody else writes."""
+        assert self.path is not None and self.key is not None  # noqa: S101, PT018 - for the type checker
+        keys = (key, self.key)
+        try:
+            engine.be_alone(db.driver, self.path, deadline=deadline)
+            engine.set_synchronous(db.driver, "full")
+            encryption.change_key(db.driver, key)
+        finally:
+            # Closing it lets the file go. Whatever happened, the file is the judge of which key it has.
+            self.writer.let_go()
+            self.key = encryption.first_that_opens(self.path, keys)
+            db = self.writer.reopen()
+            engine.set_busy_timeout(db.driver, int(max(0.0, deadline - time.monotonic()) * 1000))
+            self._choose_journal(db.driver)
+            engine.set_busy_timeout(db.driver, 0)
 
     def _open_connection(self) -> Connection:
         return self._engine.connect()
@@ -192,18 +246,13 @@ class Database:
         return connection
 
     def _open_writer(self, options: OpenOptions, timeout: float) -> Writer:
-        if self.path is not None and self.read_only:
-            self._immutable = self._must_be_immutable(self.path)
+        if self.path is not None:
+            encryption.refuse_plain(self.path, self.key)
+            self._immutable = self.read_only and self._must_be_immutable(self.path)
         lock = self._open_lock()
         try:
-            if self.path is not None and not self.read_only:
-                lock.acquire(time.monotonic() + timeout)
-                try:
-                    refuse_foreign_log(self.path, timeout=timeout)
-                    if is_no_log(self.path):
-                        self._warn(f"{self.path}: what lies beside it as its write-ahead log is none and is ignored")
-                finally:
-                    lock.release()
+            if self.path is not None:
+                self._look_beside(self.path, lock, timeout)
             writer = Writer(self._open_connection, lock, self.path, wal=not self.read_only)
         except Exception as error:
             mine = self._open_error(error)
@@ -220,6 +269,20 @@ class Database:
                 lock.remove_if_new()
             raise mine from error
         return writer
+
+    def _look_beside(self, path: Path, lock: ProcessLock, timeout: float) -> None:
+        """Refuse a log that is another file's, and remove what killed programs left."""
+        lock.acquire(time.monotonic() + timeout)
+        try:
+            if not self.read_only:
+                conversions.remove_leftovers(path)
+                restores.remove_partial(path)
+            if not self._immutable:
+                refuse_foreign_log(path, self.key, timeout=timeout)
+            if not self.read_only and is_no_log(path):
+                self._warn(f"{path}: what lies beside it as its write-ahead log is none and is ignored")
+        finally:
+            lock.release()
 
     def _open_lock(self) -> ProcessLock:
         if self.path is None or self.read_only:
@@ -240,10 +303,13 @@ class Database:
         engine.set_busy_timeout(driver, int(timeout * 1000))
         if self.path is None:
             upgrade.create(db, self.name)
-        elif upgrade.is_new(driver, self.path):
+            return
+        # It may have been replaced while this one waited for the lock.
+        self._require_same_file(self.path)
+        if upgrade.is_new(driver, self.path):
             self._found_store(db, self.path, options)
         else:
-            upgrade.bring_up_to_date(db, self.path, migrate=options.migrate, writable=not self.read_only)
+            upgrade.bring_up_to_date(db, self.path, self.key, migrate=options.migrate, writable=not self.read_only)
             self._resume(driver, self.path)
         if not self.read_only:
             engine.set_busy_timeout(driver, 0)
@@ -282,12 +348,12 @@ class Database:
         if self.journal_mode != "wal":
             self.journal_mode = engine.switch_journal_mode(driver, "WAL")
         if self.journal_mode == "wal":
-            self.journal_reason = _wal_reason()
+            self.journal_reason = _wal_reason(self.sqlite_version)
         else:
             self.journal_reason = "SQLite refused the write-ahead log here; readers and the writer wait for each other"
             self._warn(f"{self.path}: {self.journal_reason}")
-        if engine.withdrawn(engine.linked_version()):
-            self._warn(f"SQLite {sqlite3.sqlite_version} was withdrawn by its makers; update it")
+        if engine.withdrawn(self.sqlite_version):
+            self._warn(f"SQLite {engine.written(self.sqlite_version)} was withdrawn by its makers; update it")
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -306,27 +372,17 @@ class Database:
         if "unsupported file format" in str(cause):
             return NotADatabaseError(self.path, "has a format that this SQLite does not know")
         mine = translated(cause, self.path)
-        if isinstance(mine, NotADatabaseError) and _looks_encrypted(self.path):
-            return WrongKeyError(self.path, "looks encrypted; this version opens plain files only")
+        if isinstance(mine, NotADatabaseError):
+            return encryption.explained(mine, self.path, self.key)
         if isinstance(mine, StoreIOError):
             return StoreOpenError(self.path, str(mine).removeprefix(f"{self.path}: "))
         return mine
 
 
-def _wal_reason() -> str:
-    version = sqlite3.sqlite_version
-    if engine.wal_reset_affected(engine.linked_version()):
+def _wal_reason(linked: tuple[int, int, int]) -> str:
+    version = engine.written(linked)
+    if engine.wal_reset_affected(linked):
         return (
             f"SQLite {version} has the WAL-reset bug; commits and checkpoints take turns under one writer lock, so it cannot strike"
         )
     return f"a local file system and SQLite {version}; commits and checkpoints take turns under one writer lock"
-
-
-def _looks_encrypted(path: Path) -> bool:
-    """Whether a file that is no database is made of random bytes.
-
-    Reading it is safe here only: SQLite has just refused it, so no connection of this process holds locks on it.
-    """
-    with path.open("rb") as file:
-        sample = file.read(_SNIFFED_BYTES)
-    return len(sample) == _SNIFFED_BYTES and not sample.startswith(_HEADER) and len(set(sample)) >= _CIPHER_DISTINCT_BYTES

@@ -19,6 +19,7 @@ from ..errors import NotADatabaseError, ReadOnlyStoreError, StoreOpenError, Unsa
 WAL_SUFFIX: Final = "-wal"
 SHM_SUFFIX: Final = "-shm"
 LOCK_SUFFIX: Final = "-lock"
+JOURNAL_SUFFIX: Final = "-journal"
 SIDECAR_SUFFIXES: Final = (WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX)
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
@@ -61,7 +62,7 @@ def prepare(path: Path, options: OpenOptions, *, own_folder: bool) -> PreparedFi
         ReadOnlyStoreError: No permission to write the file or its folder.
         StoreOpenError: The folder is missing or the file belongs to somebody else.
     """
-    path = _absolute(path, follow=options.follow_symlinks)
+    path = absolute(path, follow=options.follow_symlinks)
     try:
         _prepare_folder(path.parent, create=options.create_parents or own_folder)
         strange = _open_to_others(path, path.parent, stat.S_IWOTH, options)
@@ -78,6 +79,54 @@ def prepare(path: Path, options: OpenOptions, *, own_folder: bool) -> PreparedFi
     for problem in strange:
         warnings.warn(problem, UnsafePermissionsWarning, stacklevel=2)
     return PreparedFile(path, FileIdentity(found.st_dev, found.st_ino), strange)
+
+
+def prepare_to_replace(path: Path, *, own_folder: bool) -> FileIdentity | None:
+    """Check the absolute path of a file that another one is to replace, and tell which file is there now. Nothing is created.
+
+    Raises:
+        UnsafePathError: A symbolic or hard link, a folder, a device, a pipe, a socket.
+        ReadOnlyStoreError: No permission to write the file or its folder.
+        StoreOpenError: The folder is missing or the file belongs to somebody else.
+    """
+    try:
+        _prepare_folder(path.parent, create=own_folder)
+        _check_sidecars(path)
+        found = _look(path)
+        if found is None:
+            return None
+        _refuse_unsafe(path, found, OpenOptions())
+    except OSError as error:
+        if isinstance(error, StoreOpenError):
+            raise
+        raise _translated(path, error) from error
+    return FileIdentity(found.st_dev, found.st_ino)
+
+
+def is_replaced(file: PreparedFile) -> bool:
+    """Whether another file has taken the place of one since it was prepared."""
+    found = _look(file.path)
+    return found is not None and FileIdentity(found.st_dev, found.st_ino) != file.identity
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no plain file before anything opens it.
+
+    Raises:
+        NotADatabaseError: It is absent or empty.
+        UnsafePathError: A folder, a device, a pipe, a socket.
+        StoreOpenError: It cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise NotADatabaseError(path, "there is no such file") from None
+    except OSError as error:
+        raise _translated(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsafePathError(path, "is not a regular file")
+    if not found.st_size:
+        raise NotADatabaseError(path, "is empty")
 
 
 def size_of(path: Path) -> int:
@@ -98,6 +147,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a new file survive a power loss. No connection may have it open."""
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def create_private(path: Path) -> None:
     """Create an empty file that only its owner can read.
 
@@ -108,7 +166,12 @@ def create_private(path: Path) -> None:
     os.close(os.open(path, flags, PRIVATE_FILE))
 
 
-def _absolute(path: Path, *, follow: bool) -> Path:
+def absolute(path: Path, *, follow: bool = False) -> Path:
+    """The path from the root of the file system; the last part is followed only if asked for.
+
+    Raises:
+        UnsafePathError: It holds a loop of links.
+    """
     try:
         if follow:
             return path.resolve()

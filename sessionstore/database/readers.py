@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from .. import clock
-from ..errors import ClosedStoreError, StoreBusyError
-from .transaction import Transaction, Work, raise_own
+from ..errors import ClosedStoreError, StoreBusyError, StoreCorruptError, StoreIOError
+from .transaction import Transaction, Work, own_error, raise_own
+from .upgrade import require_head
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,6 +33,10 @@ class Readers(Protocol):
 
     def run(self, work: Work[T], *, timeout: float) -> T:
         """Do the work in one snapshot and return its result."""
+
+    @property
+    def running(self) -> int:
+        """How many reads are under way."""
 
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
@@ -62,6 +69,7 @@ class ReaderPool:
             db.driver.execute("COMMIT")
             return result
         except Exception as error:  # noqa: BLE001 - raised again, in our words
+            self._refuse_upgraded(db, error)
             raise_own(error, self._name)
         finally:
             try:
@@ -69,6 +77,17 @@ class ReaderPool:
                     db.driver.execute("ROLLBACK")
             finally:
                 self._idle.put(db)
+
+    def _refuse_upgraded(self, db: Transaction, error: Exception) -> None:
+        """What looks like damage may be tables of a newer version. A look at each read would cost it a twentieth."""
+        if isinstance(own_error(error, self._name), StoreCorruptError | StoreIOError):
+            with suppress(sqlite3.Error, StoreCorruptError):
+                require_head(db.driver, self._name)
+
+    @property
+    def running(self) -> int:
+        """How many reads are under way."""
+        return max(0, len(self._all) - self._idle.qsize())
 
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
@@ -154,6 +173,11 @@ class WriterAsReader:
                 raise_own(error, db.path)
 
         return self._writer.exclusively(read, timeout=timeout)
+
+    @property
+    def running(self) -> int:
+        """None: a read and a write take turns."""
+        return 0
 
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """There are none of its own."""

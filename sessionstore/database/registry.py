@@ -6,21 +6,24 @@ import atexit
 import functools
 import logging
 import os
-import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from ..config import OpenOptions
-from ..errors import ConfigError, ForkedStoreError, SessionStoreError
+from ..errors import ConfigError, ForkedStoreError, SessionStoreError, StoreBusyError
+from ..keys import EncryptionKey
 from ..logs import log
-from . import upgrade
+from . import encryption, engine, upgrade
 from .database import Database
 from .paths import SIDECAR_SUFFIXES, FileIdentity, PreparedFile, sidecar
 
 _EXIT_TIMEOUT: Final = 1.0
 _FORK_TIMEOUT: Final = 2.0
+_INHERITED: Final = "this process was forked while its parent was in a long call on the same file; start it with spawn"
 
 
 class _Registry:
@@ -53,17 +56,18 @@ class _Registry:
 _registry = _Registry()
 
 
-def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Database:
+def acquire(file: PreparedFile, options: OpenOptions, *, key: EncryptionKey | None = None, timeout: float) -> Database:
     """The open database of a file: the one that this process has already, or a new one.
 
     Raises:
         ConfigError: It is open for reading only, and now for writing.
         ForkedStoreError: This process was forked while a call on the file was running.
+        WrongKeyError: It is open with another key, or needs another one.
         StoreOpenError: It cannot be opened.
     """
     _watch_process()
     if file.identity in _registry.inherited:
-        raise ForkedStoreError("this process was forked while its parent was in a long call on the same file; start it with spawn")
+        raise ForkedStoreError(_INHERITED)
     with _registry.turn(file.identity):
         before = shared = _registry.files.get(file.identity)
         if shared is not None and not shared.users:
@@ -71,9 +75,11 @@ def acquire(file: PreparedFile, options: OpenOptions, *, timeout: float) -> Data
             shared.close(timeout=timeout)
             shared = None
         if shared is None:
-            shared = Database(file, options, timeout=timeout)
+            shared = Database(file, options, key=key, timeout=timeout)
             _registry.files[file.identity] = shared
-        elif shared.read_only and not options.read_only:
+        else:
+            encryption.refuse_other_key(file.path, shared.key, key)
+        if shared.read_only and not options.read_only:
             raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
         shared.users += 1
     # Not under the lock: what a program does with its logs may open a store.
@@ -123,8 +129,28 @@ def _tell_opened(database: Database) -> None:
         path=database.name,
         journal_mode=database.journal_mode,
         read_only=database.read_only,
-        sqlite_version=sqlite3.sqlite_version,
+        sqlite_version=engine.written(database.sqlite_version),
+        encrypted=database.key is not None,
     )
+
+
+@contextmanager
+def kept_closed(path: Path, identity: FileIdentity | None) -> Iterator[None]:
+    """Within it no store of this process opens a file; None if there is none yet.
+
+    Raises:
+        StoreBusyError: One has it open.
+        ForkedStoreError: This process was forked while a call on the file was running.
+    """
+    if identity is None:
+        yield
+        return
+    if identity in _registry.inherited:
+        raise ForkedStoreError(_INHERITED)
+    with _registry.turn(identity):
+        if identity in _registry.files:
+            raise StoreBusyError(path, "a store of this process has it open; close it first")
+        yield
 
 
 def is_open(path: Path) -> bool:
