@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -12,7 +14,10 @@ from ..database.transaction import Transaction, Work
 from ..errors import InvalidInputError, StoreCorruptError
 from ..values import Message, SessionInfo
 from ..values.receipts import ExportReceipt
-from . import EXPORT_FORMATS, NATIVE, OPENAI_MESSAGES, native, openai
+from . import DEEP_AGENT, NATIVE, ONE_SESSION_FORMATS, deep_agent
+from .chat import Source
+from .layouts import layout
+from .native_writing import NativeWriter
 from .streams import LineWriter, Progress, open_target
 
 T = TypeVar("T")
@@ -41,12 +46,23 @@ class Selection:
         held = [info.message_count for _, info in self.sessions(db)]
         return len(held), sum(held)
 
-    def sessions(self, db: Transaction) -> Iterator[tuple[int, SessionInfo]]:
-        """Their keys and attributes."""
+    def sessions(self, db: Transaction, *, by_key: bool = False) -> Iterator[tuple[int, SessionInfo]]:
+        """Their keys and attributes; those of some ids in the order of these, or of their keys."""
         if self._ids is None:
             yield from queries.transfer.chosen(db, self._wanted)
-        for session_id in self._ids or ():
-            yield queries.transfer.named(db, self._wanted.namespace or "", session_id)
+            return
+        named = (queries.transfer.named(db, self._wanted.namespace or "", session_id) for session_id in self._ids)
+        yield from sorted(named, key=itemgetter(0)) if by_key else named
+
+    @property
+    def namespace(self) -> str | None:
+        """Where they are; None for all namespaces."""
+        return self._wanted.namespace
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing of the namespace is left out but what has expired."""
+        return self._ids is None and self._wanted.chooses_all
 
 
 def selection(namespace: str | None, session_ids: object, filters: SessionFilters, *, file_format: str) -> Selection:
@@ -66,62 +82,89 @@ def export_file(
     target: object, read: Read, selection: Selection, *, store_path: Path | None, file_format: str, progress: Progress | None
 ) -> ExportReceipt:
     """Write sessions to a file; `SessionStore.export_file` describes the arguments."""
-    inputs.choice("format", file_format, EXPORT_FORMATS)
 
     def work(db: Transaction) -> ExportReceipt:
         # Opened in the snapshot: what cannot be read leaves no file behind, nor the old one replaced.
         sessions, messages = selection.totals(db)
-        if file_format == OPENAI_MESSAGES and sessions != 1:
-            raise InvalidInputError("format", f"{OPENAI_MESSAGES} holds one session, and {sessions} are chosen; name one")
+        run = _Run(db, file_format, messages, progress)
+        if file_format == DEEP_AGENT:
+            with deep_agent.open_folder(target, store_path=store_path) as folder:
+                return run.finish_folder(selection, folder)
+        if file_format in ONE_SESSION_FORMATS and sessions != 1:
+            raise InvalidInputError("format", f"{file_format} holds one session, and {sessions} are chosen; name one")
         with open_target(target, store_path=store_path) as writer:
-            return _Run(db, writer, file_format, messages, progress).finish(selection)
+            return run.finish_native(selection, writer) if file_format == NATIVE else run.finish(selection, writer)
 
     return read(work)
 
 
 class _Run:
-    """One export: where it reads and writes, and how far it is."""
+    """One export: what it reads, and how far it is."""
 
-    def __init__(self, db: Transaction, writer: LineWriter, file_format: str, total: int, progress: Progress | None) -> None:
+    def __init__(self, db: Transaction, file_format: str, total: int, progress: Progress | None) -> None:
         self._db = db
-        self._writer = writer
         self._format = file_format
         self._total = total
         self._progress = progress
         self._sessions = self._messages = 0
 
-    def finish(self, selection: Selection) -> ExportReceipt:
-        """Write every session."""
-        if self._format == NATIVE:
-            self._writer.write(native.header_line())
+    def finish(self, selection: Selection, writer: LineWriter) -> ExportReceipt:
+        """Write every session to one file."""
+        form = layout(self._format)
+        writer.write(form.begin())
         for key, info in selection.sessions(self._db):
-            self._write_session(info, self._counted(key, info))
-            self._sessions += 1
-        if self._format == NATIVE:
-            self._writer.write(native.end_line(native.Trailer(self._sessions, self._messages, self._writer.sha256())))
+            with self._whole(info):
+                for part in form.session(info, self._source(key, info)):
+                    writer.write(part)
+        writer.write(form.end(self._sessions, self._messages, writer.sha256()))
+        return self._receipt(writer.size_bytes, form.left_out)
+
+    def finish_native(self, selection: Selection, writer: LineWriter) -> ExportReceipt:
+        """Write every session, and what belongs to none if all of a namespace are written, so that nothing is lost."""
+        lines = NativeWriter(self._db, writer)
+        lines.begin()
+        for key, info in selection.sessions(self._db, by_key=True):
+            with self._whole(info):
+                for _ in self._counted(lines.session(key, info)):
+                    pass
+                self._messages += lines.shared
+        if selection.is_everything:
+            lines.belongings(selection.namespace)
+        lines.end(self._sessions)
+        return self._receipt(writer.size_bytes, 0)
+
+    def finish_folder(self, selection: Selection, folder: deep_agent.Folder) -> ExportReceipt:
+        """Write every session to a file of its own."""
+        for key, info in selection.sessions(self._db):
+            with self._whole(info), folder.file(info.session_id) as writer:
+                for part in deep_agent.file_parts(info, self._source(key, info)):
+                    writer.write(part)
+        return self._receipt(folder.size_bytes, 0)
+
+    def _receipt(self, size_bytes: int, left_out: int) -> ExportReceipt:
         self._report()
         return ExportReceipt(
-            format=self._format, sessions=self._sessions, messages=self._messages, size_bytes=self._writer.size_bytes
+            format=self._format, sessions=self._sessions, messages=self._messages, size_bytes=size_bytes, left_out=left_out
         )
 
-    def _write_session(self, info: SessionInfo, messages: Iterator[Message]) -> None:
-        write = self._writer.write
+    @contextmanager
+    def _whole(self, info: SessionInfo) -> Iterator[None]:
+        """Count a session, which must have been read to its end."""
         before = self._messages
-        if self._format == NATIVE:
-            write(native.session_line(info))
-            for message in messages:
-                write(native.message_line(message))
-        elif self._format == OPENAI_MESSAGES:
-            for message in messages:
-                write(openai.message_line(message.to_dict()))
-        else:
-            for part in openai.conversation_parts(info, (message.to_dict() for message in messages)):
-                write(part)
+        yield
         if self._messages - before != info.message_count:
             raise StoreCorruptError(self._db.path, f"session {info.session_id!r} does not hold as many messages as it counts")
+        self._sessions += 1
 
-    def _counted(self, key: int, info: SessionInfo) -> Iterator[Message]:
-        for message in queries.transfer.messages_of(self._db, key, info.session_id):
+    def _source(self, key: int, info: SessionInfo) -> Source:
+        def messages(*, ahead: bool = False) -> Iterator[Message]:
+            found = queries.transfer.messages_of(self._db, key, info.session_id)
+            return found if ahead else self._counted(found)
+
+        return messages
+
+    def _counted(self, messages: Iterator[Message]) -> Iterator[Message]:
+        for message in messages:
             yield message
             self._messages += 1
             if self._messages % _MESSAGES_PER_REPORT == 0:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Final, cast
 
-from .. import clock, inputs, queries
+from .. import clock, inputs
 from ..config import StoreSettings
-from ..database.transaction import Work
 from ..errors import ConflictError, InvalidInputError
-from ..queries.transfer import ON_CONFLICT, OnConflict, Put
+from ..queries.transfer import ON_CONFLICT, OnConflict
 from ..rows import PreparedMessage, prepare
-from ..values import SessionInfo
 from ..values.receipts import ImportReceipt
-from . import AUTO, IMPORT_FORMATS, NATIVE, OPENAI, OPENAI_MESSAGES, native, openai
+from . import (
+    AUTO,
+    DEEP_AGENT,
+    IMPORT_FORMATS,
+    LLM,
+    NATIVE,
+    ONE_SESSION_FORMATS,
+    OPENAI,
+    OPENAI_MESSAGES,
+    RESPONSES,
+    deep_agent,
+    llm_logs,
+    native,
+    openai,
+)
+from .native_reading import NativeReader
+from .receiving import Receiver, Write
 from .streams import LineReader, Progress, open_lines
 
-T = TypeVar("T")
-
-_Messages = Callable[[], Iterator[tuple[int, PreparedMessage]]]
-_LINES_PER_REPORT: Final = 200
-
-
-class Write(Protocol):
-    """Does some work in one transaction."""
-
-    def __call__(self, work: Work[T], /) -> T:
-        """Return what the work returns, after its commit."""
+_DATABASE_SUFFIXES: Final = frozenset({".db", ".sqlite", ".sqlite3"})
 
 
 def import_file(
@@ -47,16 +51,34 @@ def import_file(
     inputs.choice("format", file_format, IMPORT_FORMATS)
     inputs.choice("on_conflict", on_conflict, ON_CONFLICT)
     chosen_id = openai.checked_id(session_id)
+    receiver = Receiver(write, settings, cast(OnConflict, on_conflict))
+    if file_format == AUTO and isinstance(source, str | PathLike):
+        file_format = _told_by_place(Path(source))
+    if file_format == LLM:
+        return llm_logs.import_logs(source, receiver, store_path=store_path, session_id=chosen_id, progress=progress)
+    if file_format == DEEP_AGENT:
+        return deep_agent.import_files(source, receiver, store_path=store_path, session_id=chosen_id, progress=progress)
     with open_lines(source, store_path=store_path) as lines:
         found = _detected(lines) if file_format == AUTO else file_format
-        if chosen_id is not None and found != OPENAI_MESSAGES:
+        if chosen_id is not None and found not in ONE_SESSION_FORMATS:
             raise InvalidInputError("session_id", "names the session of a file with one message a line; this one names its own")
-        policy = cast(OnConflict, on_conflict)
-        return _Run(lines, write, settings, file_format=found, on_conflict=policy, progress=progress).finish(chosen_id)
+        return _Run(lines, receiver, file_format=found, progress=progress).finish(chosen_id)
+
+
+def _told_by_place(path: Path) -> str:
+    """The format as far as the kind of the path tells it. A database is not opened to look at it: that could drop locks on it."""
+    if path.is_dir():
+        return DEEP_AGENT
+    return LLM if path.suffix.lower() in _DATABASE_SUFFIXES else AUTO
 
 
 def _detected(lines: LineReader) -> str:
     start = lines.place()
+    if (lines.read() or b"").lstrip().startswith(b"["):
+        raise lines.refusal(
+            f"is a JSON array, and JSONL has one JSON value a line; a session file of {DEEP_AGENT} needs its format named"
+        )
+    lines.return_to(start)
     first = lines.read_object(skip_blank=True)
     if first is None:
         raise InvalidInputError("source", f"{lines.name} is empty, so its format cannot be told; name it")
@@ -64,6 +86,8 @@ def _detected(lines: LineReader) -> str:
         found = NATIVE
     elif openai.is_conversation(first):
         found = OPENAI
+    elif openai.is_list_of_items(first):
+        found = RESPONSES
     elif native.is_headless(first):
         raise lines.refusal("looks like the lossless format without its header; `sessionstore export` writes the whole format")
     elif openai.is_message(first):
@@ -77,66 +101,41 @@ def _detected(lines: LineReader) -> str:
 class _Run:
     """One import: what it reads, where it writes and what it has stored so far."""
 
-    def __init__(
-        self,
-        lines: LineReader,
-        write: Write,
-        settings: StoreSettings,
-        *,
-        file_format: str,
-        on_conflict: OnConflict,
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, lines: LineReader, receiver: Receiver, *, file_format: str, progress: Progress | None) -> None:
         self._lines = lines
-        self._write = write
-        self._settings = settings
+        self._receiver = receiver
+        self._settings = receiver.settings
         self._format = file_format
-        self._on_conflict = on_conflict
         self._progress = progress
         self._done_before = 0
         self._total = lines.total_bytes
-        self._stored = self._skipped = self._replaced = self._messages = 0
-        self._renamed: list[tuple[str, str]] = []
 
     def finish(self, session_id: str | None) -> ImportReceipt:
         """Read to the end."""
         try:
             if self._format == NATIVE:
                 self._import_native()
-            elif self._format == OPENAI:
-                self._import_conversations()
+            elif self._format in (OPENAI, RESPONSES):
+                self._import_conversations(openai.MESSAGES if self._format == OPENAI else openai.ITEMS)
             else:
                 self._import_messages(session_id or self._lines.stem)
         except InvalidInputError as error:
             # What was found while storing does not name its line yet.
             named = error if error.field == "source" else self._lines.refusal(str(error), limit=error.limit)
-            stored = f"; {self._stored_so_far()}" if self._stored else ""
-            raise InvalidInputError(named.field, named.reason + stored, limit=named.limit) from error
+            raise self._receiver.refusal(named) from error
         except ConflictError as error:
-            refused = ConflictError(error.session_id, f"{self._place()}: {error}; {self._stored_so_far()}")
-            refused.add_note("on_conflict='skip', 'replace' or 'new-id' lets the import go on")
-            raise refused from error
+            raise self._receiver.conflict(error, self._place()) from error
         self._report(self._total)
-        return ImportReceipt(
-            format=self._format,
-            sessions=self._stored,
-            messages=self._messages,
-            skipped=self._skipped,
-            replaced=self._replaced,
-            renamed=tuple(self._renamed),
-        )
+        return self._receiver.receipt(self._format)
 
     def _place(self) -> str:
         # A file of one conversation is in the way as a whole, before a line of it is read.
         lines = self._lines
         return f"line {lines.number} of {lines.name}" if lines.number else lines.name
 
-    def _stored_so_far(self) -> str:
-        return "1 conversation before it is stored" if self._stored == 1 else f"{self._stored} conversations before it are stored"
-
     # -- the three layouts
 
-    def _import_conversations(self) -> None:
+    def _import_conversations(self, held_in: str) -> None:
         lines, settings = self._lines, self._settings
         while (line := lines.read_object(skip_blank=True)) is not None:
             with lines.naming_line():
@@ -146,8 +145,9 @@ class _Run:
                     namespace=settings.namespace,
                     now=clock.utc_now(),
                     max_bytes=settings.max_text_bytes,
+                    held_in=held_in,
                 )
-            self._put(self._made_now(info), partial(openai.numbered, messages))
+            self._receiver.put(self._receiver.made_now(info), partial(openai.numbered, messages))
             self._report(lines.bytes_read())
 
     def _import_messages(self, session_id: str) -> None:
@@ -164,76 +164,13 @@ class _Run:
             self._lines.return_to(start)
             return openai.numbered(prepared())
 
-        self._put(self._made_now(info), messages)
+        self._receiver.put(self._receiver.made_now(info), messages)
 
     def _import_native(self) -> None:
-        lines = self._lines
         self._total *= 2
-        trailer = native.verified(lines)
-        self._done_before = lines.bytes_read()
-        lines.return_to((0, 0))
-        lines.read()
-        sessions = messages = 0
-        while (line := self._next_native()).get("type") == native.SESSION:
-            with lines.naming_line():
-                info = native.session(line)
-            self._put_native(self._placed(info))
-            sessions, messages = sessions + 1, messages + info.message_count
-        if line.get("type") != native.END:
-            raise lines.refusal("must be a session or the trailer")
-        if (sessions, messages) != (trailer.sessions, trailer.messages):
-            raise lines.refusal("the file does not hold as many sessions and messages as it tells")
-
-    def _put_native(self, info: SessionInfo) -> None:
-        start = self._lines.place()
-
-        def messages() -> Iterator[tuple[int, PreparedMessage]]:
-            self._lines.return_to(start)
-            for index in range(info.message_count):
-                line = self._next_native()
-                with self._lines.naming_line():
-                    message = native.message(line, max_bytes=self._settings.max_text_bytes)
-                yield message
-                if index % _LINES_PER_REPORT == 0:
-                    self._report(self._lines.bytes_read())
-
-        if self._put(info, messages).skipped:
-            for _ in range(info.message_count):
-                self._lines.read()
-        self._report(self._lines.bytes_read())
-
-    def _next_native(self) -> dict[str, Any]:
-        line = self._lines.read_object()
-        if line is None:
-            raise self._lines.refusal("the file changed while it was read")
-        return line
-
-    def _made_now(self, info: SessionInfo) -> SessionInfo:
-        """A session that begins with its import, with the life that the store gives."""
-        ttl, max_age = self._settings.ttl, self._settings.max_age
-        expires_at = queries.lifecycle.expiry(info.created_at, info.created_at, ttl, max_age)
-        return replace(info, ttl=ttl, max_age=max_age, expires_at=expires_at)
-
-    def _placed(self, info: SessionInfo) -> SessionInfo:
-        """The session in the store's namespace, if the store was opened with one; else in its own."""
-        return replace(info, namespace=self._settings.namespace) if self._settings.namespace else info
-
-    # -- what they share
-
-    def _put(self, info: SessionInfo, messages: _Messages) -> Put:
-        def work(db: Any) -> Put:
-            return queries.transfer.put(db, info, messages(), on_conflict=self._on_conflict, on_expire=self._settings.on_expire)
-
-        done = self._write(work)
-        if done.skipped:
-            self._skipped += 1
-            return done
-        self._stored += 1
-        self._messages += done.messages
-        self._replaced += done.replaced
-        if done.session_id != info.session_id:
-            self._renamed.append((info.session_id, done.session_id))
-        return done
+        trailer = native.verified(self._lines)
+        self._done_before = self._lines.total_bytes
+        NativeReader(self._lines, self._receiver, self._report).finish(trailer)
 
     def _report(self, done: int) -> None:
         if self._progress is not None:

@@ -1,7 +1,7 @@
-"""OpenAI chat JSONL: one conversation a line, as for fine-tuning, or one message a line.
+"""OpenAI JSONL: one conversation a line, as for fine-tuning, or one message a line; chat messages or items of the Responses API.
 
-A conversation's line keeps all its keys: `session_id` names the session, `messages` are its messages, and every other key goes
-into the session's metadata as it is. So an export gives the line back, with `session_id` added if it had none.
+A conversation's line keeps all its keys: `session_id` names the session, `messages` are its messages (`items` its items), and
+every other key goes into the session's metadata as it is. So an export gives the line back, with `session_id` added if it had none.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from ..rows import PreparedMessage, prepare
 from ..values import OPEN_STATUS, SessionInfo
 from . import jsonlines
 
-_MESSAGES: Final = "messages"
+MESSAGES: Final = "messages"
+ITEMS: Final = "items"
 _SESSION_ID: Final = "session_id"
 _ID_KEYS: Final = (_SESSION_ID, "id", "conversation_id")
 
 
 def is_conversation(first: Mapping[str, Any]) -> bool:
     """Whether a line is a whole conversation."""
-    return isinstance(first.get(_MESSAGES), list)
+    return isinstance(first.get(MESSAGES), list)
+
+
+def is_list_of_items(first: Mapping[str, Any]) -> bool:
+    """Whether a line is a whole conversation, as items."""
+    return isinstance(first.get(ITEMS), list)
 
 
 def is_message(first: Mapping[str, Any]) -> bool:
@@ -33,20 +39,20 @@ def is_message(first: Mapping[str, Any]) -> bool:
 
 
 def conversation(
-    line: Mapping[str, Any], *, fallback_id: str, namespace: str, now: datetime, max_bytes: int
+    line: Mapping[str, Any], *, fallback_id: str, namespace: str, now: datetime, max_bytes: int, held_in: str = MESSAGES
 ) -> tuple[SessionInfo, list[PreparedMessage]]:
-    """The session and the messages of a line, with every value checked.
+    """The session and the messages of a line, with every value checked; `held_in` is the key that they stand under.
 
     Raises:
         InvalidInputError: There are no messages, or a value is refused.
     """
-    messages = line.get(_MESSAGES)
+    messages = line.get(held_in)
     if not isinstance(messages, list):
-        raise InvalidInputError(_MESSAGES, "must be a list of message dicts")
+        raise InvalidInputError(held_in, f"must be a list of {'message' if held_in == MESSAGES else 'item'} dicts")
     session_id = next((line[key] for key in _ID_KEYS if isinstance(line.get(key), str)), fallback_id)
     named = isinstance(line.get(_SESSION_ID), str)
-    metadata = {key: value for key, value in line.items() if key != _MESSAGES and not (named and key == _SESSION_ID)}
-    prepared = [_prepared(index, message, max_bytes) for index, message in enumerate(messages)]
+    metadata = {key: value for key, value in line.items() if key != held_in and not (named and key == _SESSION_ID)}
+    prepared = [_prepared(held_in, index, message, max_bytes) for index, message in enumerate(messages)]
     return session(session_id, namespace=namespace, now=now, metadata=metadata), prepared
 
 
@@ -81,10 +87,10 @@ def numbered(messages: Iterable[PreparedMessage]) -> Iterator[tuple[int, Prepare
     return enumerate(messages, start=1)
 
 
-def conversation_parts(info: SessionInfo, messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def conversation_parts(info: SessionInfo, messages: Iterable[Mapping[str, Any]], *, held_in: str = MESSAGES) -> Iterator[str]:
     """The text of a conversation's line, piece by piece, so that it never stands in memory as a whole."""
-    yield jsonlines.dumps(_keys(info))[:-1]
-    yield f', "{_MESSAGES}": ['
+    yield jsonlines.dumps(_keys(info, held_in))[:-1]
+    yield f', "{held_in}": ['
     between = ""
     for message in messages:
         yield between + jsonlines.dumps(message)
@@ -97,19 +103,19 @@ def message_line(message: Mapping[str, Any]) -> str:
     return jsonlines.dumps(message) + "\n"
 
 
-def _keys(info: SessionInfo) -> dict[str, Any]:
+def _keys(info: SessionInfo, held_in: str) -> dict[str, Any]:
     metadata = info.metadata
-    if _MESSAGES in metadata or isinstance(metadata.get(_SESSION_ID), str):
+    if held_in in metadata or isinstance(metadata.get(_SESSION_ID), str):
         # They would hide the real ones. No import makes such metadata.
         return {_SESSION_ID: info.session_id, "metadata": metadata}
     return {_SESSION_ID: info.session_id, **metadata}
 
 
-def _prepared(index: int, message: object, max_bytes: int) -> PreparedMessage:
+def _prepared(held_in: str, index: int, message: object, max_bytes: int) -> PreparedMessage:
     try:
         return prepare(message, max_bytes=max_bytes)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{_MESSAGES}[{index}].{error.field}", error.reason, limit=error.limit) from error
+        raise InvalidInputError(f"{held_in}[{index}].{error.field}", error.reason, limit=error.limit) from error
 
 
 def checked_id(session_id: object) -> str | None:

@@ -45,7 +45,8 @@ class LineReader:
         total_bytes: The file's size as it is stored.
     """
 
-    def __init__(self, raw: IO[bytes], text: IO[bytes], name: str) -> None:
+    def __init__(self, raw: IO[bytes], text: IO[bytes], name: str, stack: ExitStack) -> None:
+        self._stack = stack
         self.name = name
         self.stem = _stem(name)
         self.number = 0
@@ -54,6 +55,7 @@ class LineReader:
         raw.seek(0)
         self._raw = raw
         self._text = text
+        self._is_packed = text is not raw
 
     def read(self) -> bytes | None:
         """The next line with its line break, None behind the last one.
@@ -108,7 +110,12 @@ class LineReader:
     def return_to(self, place: tuple[int, int]) -> None:
         """Go on reading from a place."""
         offset, self.number = place
-        # Going back in gzip data means to unpack them from the start.
+        here = self._text.tell()
+        if 0 < offset < here and self._is_packed:
+            # Going back in gzip data means to unpack them from the start each time. Once is enough.
+            self._text.seek(0)
+            self._text = _spooled(self._stack, self._text)
+            self._is_packed = False
         if self._text.tell() != offset:
             self._text.seek(offset)
 
@@ -127,7 +134,10 @@ class LineWriter:
 
     def write(self, text: str) -> None:
         """Write a text."""
-        data = text.encode()
+        self.write_data(text.encode())
+
+    def write_data(self, data: bytes) -> None:
+        """Write what is no text."""
         self._file.write(data)
         self._digest.update(data)
         self.size_bytes += len(data)
@@ -152,7 +162,7 @@ def open_lines(source: object, *, store_path: Path | None) -> Iterator[LineReade
     with ExitStack() as stack:
         if isinstance(source, str | PathLike):
             path = Path(source)
-            _refuse_open_store("source", path, store_path)
+            refuse_open_store("source", path, store_path)
             raw: IO[bytes] = stack.enter_context(path.open("rb"))
             name = path.name
         else:
@@ -162,7 +172,7 @@ def open_lines(source: object, *, store_path: Path | None) -> Iterator[LineReade
         packed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         raw.seek(0)
         text = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw, mode="rb"))) if packed else raw
-        yield LineReader(raw, text, name)
+        yield LineReader(raw, text, name, stack)
 
 
 @contextmanager
@@ -183,7 +193,7 @@ def open_target(target: object, *, store_path: Path | None) -> Iterator[LineWrit
         stream.flush()
         return
     path = Path(target)
-    _refuse_open_store("target", path, store_path)
+    refuse_open_store("target", path, store_path)
     _refuse_database("target", path)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InvalidInputError("target", f"{path} is not a regular file")
@@ -242,7 +252,7 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", stem.strip())
 
 
-def _refuse_open_store(field: str, path: Path, store_path: Path | None) -> None:
+def refuse_open_store(field: str, path: Path, store_path: Path | None) -> None:
     """Closing a descriptor of a database file would drop the locks that SQLite holds on it in this process."""
     if store_path is not None and _is_part_of(store_path, path):
         raise InvalidInputError(field, f"{path} belongs to the store itself")

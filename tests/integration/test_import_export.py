@@ -175,9 +175,10 @@ def test_an_imported_session_goes_on_where_it_was(filled: SessionStore, other: S
 def test_the_file_is_what_the_documentation_says(filled: SessionStore) -> None:
     lines = exported(filled, session_ids="full").splitlines(keepends=True)
     first, *middle, last = (json.loads(line) for line in lines)
-    assert first == {"format": "sessionstore", "version": 1, "schema": filled.status().schema_revision}
+    assert first == {"format": "sessionstore", "version": 2, "schema": filled.status().schema_revision}
     assert [line["type"] for line in middle] == ["session"] + ["message"] * 5
-    assert last == {"type": "end", "sessions": 1, "messages": 5, "sha256": hashlib.sha256(b"".join(lines[:-1])).hexdigest()}
+    assert last.pop("sha256") == hashlib.sha256(b"".join(lines[:-1])).hexdigest()
+    assert last == {"type": "end", "sessions": 1, "messages": 5, "lines": 6}
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -351,8 +352,8 @@ def test_a_dedupe_key_that_comes_twice_is_refused(filled: SessionStore, other: S
 
 
 def test_a_newer_version_of_the_format_is_refused(store: SessionStore) -> None:
-    with pytest.raises(InvalidInputError, match="has another version of the format than 1; update sessionstore"):
-        store.import_file(io.BytesIO(b'{"format": "sessionstore", "version": 2}\n'))
+    with pytest.raises(InvalidInputError, match="has another version of the format than 2; update sessionstore"):
+        store.import_file(io.BytesIO(b'{"format": "sessionstore", "version": 3}\n'))
 
 
 def test_the_last_seq_of_a_session_is_the_last_one_after_an_import_too(store: SessionStore, other: SessionStore) -> None:
@@ -440,7 +441,7 @@ class TestOnConflict:
         assert refused.value.session_id == "chat"
         assert "chat.jsonl: there is" in str(refused.value)
         assert str(refused.value).endswith("; 0 conversations before it are stored")
-        assert refused.value.__notes__ == ["on_conflict='skip', 'replace' or 'new-id' lets the import go on"]
+        assert refused.value.__notes__ == ["on_conflict='skip', 'replace', 'new-id' or 'merge' lets the import go on"]
         assert self.texts(store) == ["old"]
 
     def test_skip_leaves_it_out(self, tmp_path: Path, store: SessionStore, layout: str) -> None:
@@ -514,7 +515,8 @@ def test_an_export_holds_the_store_s_namespace_only(filled: SessionStore) -> Non
 
 
 def test_one_message_a_line_is_one_session_named_by_its_file(tmp_path: Path, store: SessionStore) -> None:
-    messages = [HELLO, {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}, {"type": "reasoning", "summary": []}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
+    messages = [HELLO, call, {"role": "tool", "tool_call_id": "c", "content": ""}]
     path = tmp_path / "my chat.jsonl"
     path.write_text("\n\n".join(json.dumps(message) for message in messages))
     assert store.import_file(path).format == "openai-messages"
@@ -631,7 +633,7 @@ def test_wrong_arguments_are_refused_before_anything_is_opened(store: SessionSto
     path = tmp_path / "f"
     refused: list[tuple[str, Callable[[], object]]] = [
         ("format", lambda: store.import_file(path, format="csv")),  # type: ignore[arg-type]
-        ("on_conflict", lambda: store.import_file(path, on_conflict="merge")),  # type: ignore[arg-type]
+        ("on_conflict", lambda: store.import_file(path, on_conflict="blend")),  # type: ignore[arg-type]
         ("session_id", lambda: store.import_file(path, session_id="")),
         ("format", lambda: store.export_file(path, format="auto")),  # type: ignore[arg-type]
         ("all_namespaces", lambda: store.export_file(path, all_namespaces=1)),  # type: ignore[arg-type]
