@@ -3,45 +3,95 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
-from .. import clock, sql
+from .. import sql
 from ..arguments import SessionFilter
 from ..config import OnExpire
 from ..database.transaction import Transaction
 from ..errors import ConflictError, InvalidInputError, NotFoundError, QuotaError
 from ..inputs import MAX_ID_CHARS
-from ..rows import ASKING_ROLE, PreparedMessage
-from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, Message, SessionInfo
-from . import lifecycle, messages, removal, sessions
+from ..rows import PreparedMessage
+from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, STATE_SCOPES, Message, SessionInfo
+from . import (
+    blobs,
+    edits,
+    kinship,
+    lifecycle,
+    lineage,
+    merging,
+    message_rows,
+    messages,
+    removal,
+    search_index,
+    sessions,
+    state,
+)
 from .catalog import matching
 from .dialect import as_stored
 from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
 
-OnConflict = Literal["fail", "skip", "replace", "new-id"]
-ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id")
+OnConflict = Literal["fail", "skip", "replace", "new-id", "merge"]
+ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id", "merge")
 
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in SESSION_COLUMNS)
 _SESSIONS_A_PAGE: Final = 200
 _MESSAGES_A_PAGE: Final = 500
+# So many characters of messages are held at once.
+_MUCH: Final = 4 << 20
 _SAME_VALUES: Final = ("namespace", "user_id", "agent_id", "title", "status", "pinned", "version", "quality_score", "error",
                        "created_at", "updated_at", "ended_at", "archived_at", "expires_at",
-                       "tracked", "feedback", "reported_message_count")  # fmt: skip
+                       "tracked", "feedback", "reported_message_count", "forked_at")  # fmt: skip
+
+Given = Iterable[tuple[int, PreparedMessage]]
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What became of a session that was to be put: its id, its messages, and whether it was left out or replaced one."""
+    """What became of a session that was to be put.
+
+    Attributes:
+        session_id: Its id.
+        messages: How many of its messages were stored.
+        key: The key of it, or of the one that stood in the way.
+        skipped: Whether it was left out.
+        replaced: Whether it took the place of another one.
+        merged: Whether one that was there got what it lacked.
+    """
 
     session_id: str
     messages: int
+    key: int
     skipped: bool = False
     replaced: bool = False
+    merged: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether there is a session now that holds just what was given."""
+        return not (self.skipped or self.merged)
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """What else comes with a session of the lossless format.
+
+    Attributes:
+        share: The pieces that it can share with sessions of the store, and all other messages of it.
+        parent_key: The key of the session that it was forked from.
+        superseded: Messages that were replaced in it: seq, the stored instant of that, and the message.
+        state: The values of its own state.
+    """
+
+    share: Callable[[Transaction], tuple[Sequence[lineage.Piece], Given]]
+    parent_key: Callable[[Transaction], int | None]
+    superseded: Callable[[], Iterable[tuple[int, str, PreparedMessage]]]
+    state: Sequence[state.StoredValue]
 
 
 def totals(db: Transaction, wanted: SessionFilter) -> tuple[int, int]:
@@ -74,35 +124,37 @@ def named(db: Transaction, namespace: str, session_id: str) -> tuple[int, Sessio
     return key, sessions.info(rows[0], sessions.tags_of(db, key))
 
 
-def messages_of(db: Transaction, key: int, session_id: str) -> Iterator[Message]:
-    """All messages of a session, oldest first, read in pages."""
-    last = messages.last_id(key)
-    after = messages.first_id(key)
-    while rows := db.driver.execute(sql.MESSAGES_FORWARD, (after, last + 1, _MESSAGES_A_PAGE)).fetchall():
-        yield from messages.intact(db, session_id, rows)
-        after = rows[-1][0]
+def messages_of(db: Transaction, key: int, session_id: str, first: int = 1, last: int = MAX_SEQ) -> Iterator[Message]:
+    """The messages of a session between two seqs, oldest first, read in pages."""
+    while rows := lineage.rows_forward(db, key, first, last, _MESSAGES_A_PAGE):
+        page = messages.intact(db, session_id, blobs.first_few(rows))
+        yield from page
+        first = page[-1].seq + 1
 
 
 def put(
     db: Transaction,
     new: SessionInfo,
-    given: Iterable[tuple[int, PreparedMessage]],
+    given: Given,
     *,
     on_conflict: OnConflict,
     on_expire: OnExpire,
+    companions: Companions | None = None,
 ) -> Put:
     """Store a session as it is, with its messages under their seqs.
 
     Args:
         db: The transaction.
-        new: Its attributes. Its `message_count` is not used; its `last_seq` is the least that the stored one has.
-        given: Seqs, which must grow, and messages.
+        new: Its attributes. Its `last_seq` is the least that the stored one has; its `message_count` is what comes with
+            companions, and else not used.
+        given: Seqs, which must grow, and messages: all of them.
         on_conflict: What to do when there is a session of its name.
         on_expire: What becomes of one whose life is over.
+        companions: What else comes with it.
 
     Raises:
-        ConflictError: There is a session of its name, and `on_conflict` is "fail".
-        InvalidInputError: The seqs do not grow, or a dedupe key comes twice.
+        ConflictError: There is a session of its name, and `on_conflict` is "fail"; or it cannot be merged.
+        InvalidInputError: The seqs do not grow, a dedupe key comes twice, or messages are missing.
         QuotaError: There are more messages than a session holds.
     """
     if new.status != EXPIRED_STATUS and (new.pinned or new.status != OPEN_STATUS):
@@ -119,17 +171,53 @@ def put(
         if on_conflict == "fail":
             raise ConflictError(session_id, f"there is a session {session_id!r} already")
         if on_conflict == "skip":
-            return Put(session_id, 0, skipped=True)
+            return Put(session_id, 0, there, skipped=True)
+        if on_conflict == "merge":
+            return Put(session_id, _merge(db, there, new, given, companions), there, merged=True)
         if on_conflict == "replace":
             removal.remove(db, there)
         else:
             session_id = _free_id(db, new)
     key = _insert(db, new, session_id)
-    counters = _insert_messages(db, key, given)
-    held = counters["message_count"]
-    counters["next_seq"] = max(new.last_seq + 1, counters["next_seq"])
-    db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(counters))
-    return Put(session_id, held, replaced=there is not None and on_conflict == "replace")
+    if companions is None:
+        held = _fill(db, key, new, (), given)
+    else:
+        held = _fill(db, key, new, *companions.share(db))
+        if held != new.message_count:
+            raise InvalidInputError("message_count", f"tells {new.message_count} messages, and there are {held}")
+        _put_companions(db, key, new.namespace, companions)
+    search_index.follow_session(db, key)
+    return Put(session_id, held, key, replaced=there is not None and on_conflict == "replace")
+
+
+def _merge(db: Transaction, key: int, new: SessionInfo, given: Given, companions: Companions | None) -> int:
+    """Give a session what it lacks, and return how many messages that are."""
+    found = merging.behind_the_same(messages_of(db, key, new.session_id), given, new.session_id)
+    held = last = 0
+    for batch in _batched(found):
+        if not held:
+            # Ranges may go on over seqs whose messages were taken back: its own, and its forks', which are not to see these.
+            lineage.remove_own(db, key, batch[0][0], MAX_SEQ)
+            search_index.forget_from(db, key, batch[0][0])
+        _insert_batch(db, key, batch)
+        held, last = held + len(batch), batch[-1][0]
+    if held:
+        merging.count_in(db, key, held, last, edits.asked_at(db, key))
+        search_index.follow_session(db, key)
+    if companions is not None:
+        merging.take_newer(db, key, new, companions.state)
+    elif held:
+        db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(updated_at=db.now))
+    return held
+
+
+def _put_companions(db: Transaction, key: int, namespace: str, companions: Companions) -> None:
+    parent_key = companions.parent_key(db)
+    if parent_key is not None:
+        kinship.adopt(db, parent_key, (key,))
+    state.put_rows(db, namespace, STATE_SCOPES[0], str(key), companions.state)
+    for seq, at, message in companions.superseded():
+        message_rows.put_superseded(db, key, seq, at, message)
 
 
 def _page(db: Transaction, wanted: SessionFilter, after: int) -> list[sa.Row[Any]]:
@@ -167,32 +255,53 @@ def _insert(db: Transaction, new: SessionInfo, session_id: str) -> int:
     return key
 
 
-def _insert_messages(db: Transaction, key: int, given: Iterable[tuple[int, PreparedMessage]]) -> dict[str, Any]:
-    """Store messages, and tell what the session's row must say of them."""
-    now = db.now_text
-    asked_at = None
-    base = messages.first_id(key)
-    held = last = 0
-    batch: list[tuple[Any, ...]] = []
+def _fill(db: Transaction, key: int, new: SessionInfo, shared: Sequence[lineage.Piece], given: Given) -> int:
+    """Give a new session its messages, and return how many it has."""
+    lineage.share(db, key, shared)
+    held = sum(lineage.count(db, piece) for piece in shared)
+    last = through = max((piece.last for piece in shared), default=0)
+    first_own = None
+    for batch in _batched(given):
+        first_own = first_own or batch[0][0]
+        _insert_batch(db, key, batch)
+        held, last = held + len(batch), max(last, batch[-1][0])
+    last = max(new.last_seq, last)
+    values = {
+        "message_count": held,
+        "next_seq": last + 1,
+        "asked_at": edits.asked_at(db, key),
+        "inherits_through": through,
+        # What it shares is in the search index with its owner.
+        "indexed_seq": 0 if not through else last if first_own is None else first_own - 1,
+    }
+    db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(values))
+    return held
+
+
+def _batched(given: Given) -> Iterator[list[tuple[int, PreparedMessage]]]:
+    """Messages in parts that are stored at once; their seqs grow."""
+    batch: list[tuple[int, PreparedMessage]] = []
+    size = last = 0
     for seq, message in given:
         if seq > MAX_SEQ:
             raise QuotaError(f"a session holds at most {MAX_SEQ} messages", limit=MAX_SEQ)
         if seq <= last:
             raise InvalidInputError("seq", "must grow from message to message")
-        if message.role == ASKING_ROLE:
-            asked_at = message.created_at or now
-        batch.append(message.row(base + seq, now, db.seed))
-        held, last = held + 1, seq
-        if len(batch) == _MESSAGES_A_PAGE:
-            _insert_batch(db, batch)
-            batch.clear()
-    _insert_batch(db, batch)
-    return {"message_count": held, "next_seq": last + 1, "asked_at": None if asked_at is None else clock.from_text(asked_at)}
+        batch.append((seq, message))
+        last = seq
+        size += len(message.text or "") + len(message.extra or "") + (_MUCH if message.large else 0)
+        if len(batch) == _MESSAGES_A_PAGE or size >= _MUCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _insert_batch(db: Transaction, rows: list[tuple[Any, ...]]) -> None:
+def _insert_batch(db: Transaction, key: int, batch: Sequence[tuple[int, PreparedMessage]]) -> None:
+    base, now = message_rows.first_id(key), db.now_text
+    rows = [message.row(base + seq, now, db.seed) for seq, message in batch]
     try:
-        db.driver.executemany(sql.INSERT_MESSAGE, rows)
+        message_rows.insert(db, rows, [message for _, message in batch])
     except sqlite3.IntegrityError as error:
         if "dedupe_key" not in str(error):
             raise

@@ -69,7 +69,7 @@ def message_line(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_header_names_format_version_and_schema() -> None:
-    assert json.loads(native.header_line()) == {"format": "sessionstore", "version": 1, "schema": HEAD_REVISION}
+    assert json.loads(native.header_line()) == {"format": "sessionstore", "version": 2, "schema": HEAD_REVISION}
 
 
 def test_a_session_line_holds_every_attribute_and_gives_it_back() -> None:
@@ -132,10 +132,10 @@ def test_a_session_line_is_checked_like_an_argument(changes: dict[str, Any], fie
     assert refused.value.field == field
 
 
-SINCE_REVISION_2 = {"ttl": None, "max_age": None, "tracked": False, "feedback": None, "reported_message_count": None}
+LATER = {"ttl": None, "max_age": None, "tracked": False, "feedback": None, "reported_message_count": None, "forked_at": None}
 
 
-@pytest.mark.parametrize("missing", sorted(SessionInfo.__annotations__.keys() - SINCE_REVISION_2))
+@pytest.mark.parametrize("missing", sorted(SessionInfo.__annotations__.keys() - LATER))
 def test_a_session_line_misses_nothing(missing: str) -> None:
     line = session_line()
     del line[missing]
@@ -144,8 +144,8 @@ def test_a_session_line_misses_nothing(missing: str) -> None:
 
 
 def test_a_session_line_of_the_first_revision_is_read() -> None:
-    line = {name: value for name, value in session_line().items() if name not in SINCE_REVISION_2}
-    assert native.session(line) == replace(INFO, **SINCE_REVISION_2)
+    line = {name: value for name, value in session_line().items() if name not in LATER}
+    assert native.session(line) == replace(INFO, **LATER)
 
 
 @pytest.mark.parametrize(
