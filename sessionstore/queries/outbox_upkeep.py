@@ -16,11 +16,13 @@ from .. import sql
 from ..config import DEFAULT_MAX_OUTBOX_BYTES, MOST_UNSUPPORTED
 from ..content import decoded
 from ..database.transaction import Transaction
+from ..inputs import encode_json
 from ..remote.backoff import LONGEST_WAIT
 from ..remote.events import ERASE, METRIC, session_stream
 from ..values import Page
 from ..values.outbox import OutboxEvent, OutboxStats
 from .cursors import opened, sealed
+from .dialect import in_json
 from .statements import HOLDS, IS_DEAD, IS_PENDING, IS_UNSUPPORTED, OUTBOX, STORE_INFO, SYNC_STATE
 
 _CURSOR_VERSION: Final = 1
@@ -222,7 +224,7 @@ def erase(db: Transaction, namespace: str, session_id: str) -> int:
     count = db.core.execute(sa.update(OUTBOX).where(mine, kept).values(emptied)).rowcount
     if count:
         db.gauge.forget()
-        _take_from_sender(db, *place)
+        take_from_senders(db, place[0], place[1:])
     return count
 
 
@@ -245,13 +247,13 @@ def drop_oldest_metrics(db: Transaction, size_bytes: int) -> tuple[int, int]:
     return len(going), freed
 
 
-def _take_from_sender(db: Transaction, namespace: str, stream: str) -> None:
-    """Make whatever a sender says of a stream count for nothing.
+def take_from_senders(db: Transaction, namespace: str, streams: Sequence[str]) -> None:
+    """Make whatever senders say of streams count for nothing.
 
-    What it sends at the moment may still arrive. So nothing of this stream is sent before its lease would have ended, and the
+    What they send at the moment may still arrive. So nothing of a stream is sent before its lease would have ended, and the
     order in which the remote hears of it is kept.
     """
-    mine = sa.and_(HOLDS.c.namespace == namespace, HOLDS.c.stream == stream)
+    mine = sa.and_(HOLDS.c.namespace == namespace, in_json(HOLDS.c.stream, encode_json(list(streams))))
     db.core.execute(sa.delete(HOLDS).where(mine, sa.not_(_IS_LEASE)), _bounds(db))
     db.core.execute(sa.update(HOLDS).where(mine).values(token=None))
 
