@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .arguments import UNSET, AnalyticsFilters, MessageDetails, NewMessage, SessionAttributes, SessionFilters, TimerOptions
+from .arguments import (
+    UNSET,
+    AnalyticsFilters,
+    MessageDetails,
+    NewMessage,
+    SearchFilters,
+    SessionAttributes,
+    SessionFilters,
+    TimerOptions,
+)
 from .errors import (
     AuthError,
     ClosedStoreError,
@@ -32,6 +41,7 @@ from .errors import (
     RejectedError,
     ResponseError,
     SchemaTooNewError,
+    SearchUnavailableError,
     SessionExpiredError,
     SessionStoreError,
     StoreBusyError,
@@ -46,7 +56,9 @@ from .errors import (
     WrongKeyError,
 )
 from .handle import SessionHandle
+from .keys import EncryptionKey, Passphrase, create_key_file, environment_key, file_key, keyring_key
 from .opening import open
+from .restoring import restore
 from .store import SessionStore
 from .store.outbox import Outbox
 from .store.timing import AsyncTimer, Timer, Timing
@@ -55,9 +67,11 @@ from .values import (
     AgentStatus,
     ConversationQuality,
     Message,
+    MessageBlob,
     Page,
     QueryResult,
     SessionInfo,
+    SupersededMessage,
     ToolCall,
     ToolCallReport,
     ToolResult,
@@ -65,13 +79,28 @@ from .values import (
 from .values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
 from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 from .values.conversations import Conversation, SessionStats
-from .values.health import Check, Diagnosis, StoreStatus
+from .values.health import Check, Diagnosis, StorageSizes, StoreStatus
 from .values.outbox import BackfillReceipt, OutboxEvent, OutboxStats
-from .values.receipts import DeleteReceipt, DrainReceipt, ExportReceipt, ImportReceipt, SweepReceipt
+from .values.receipts import (
+    BackupReceipt,
+    ConversionReceipt,
+    CopyReceipt,
+    DeleteReceipt,
+    DrainReceipt,
+    EraseReceipt,
+    ExportReceipt,
+    ImportReceipt,
+    RestoreReceipt,
+    SweepReceipt,
+    VacuumReceipt,
+)
+from .values.search import SearchHit, SearchPage
 
 if TYPE_CHECKING:
-    from .aio import AsyncOutbox, AsyncSessionHandle, AsyncSessionStore, aopen
+    from .aio import AsyncOutbox, AsyncSessionHandle, AsyncSessionStore
+    from .aio_opening import aopen, arestore
     from .background import AsyncBackground, Background
+    from .encrypting import decrypt_file, encrypt_file
     from .remote.settings import Remote
     from .trackers import AgentOperationsTracker, AgentPerformanceTracker
 
@@ -87,7 +116,10 @@ _LAZY = {
     "AsyncSessionStore": "aio",
     "Background": "background",
     "Remote": "remote.settings",
-    "aopen": "aio",
+    "aopen": "aio_opening",
+    "arestore": "aio_opening",
+    "decrypt_file": "encrypting",
+    "encrypt_file": "encrypting",
 }
 
 __all__ = [
@@ -108,16 +140,21 @@ __all__ = [
     "AuthError",
     "BackfillReceipt",
     "Background",
+    "BackupReceipt",
     "Check",
     "ClosedStoreError",
     "ConfigError",
     "ConflictError",
     "Conversation",
     "ConversationQuality",
+    "ConversionReceipt",
+    "CopyReceipt",
     "DeleteReceipt",
     "Diagnosis",
     "DiskFullError",
     "DrainReceipt",
+    "EncryptionKey",
+    "EraseReceipt",
     "ExportReceipt",
     "Failures",
     "ForeignDatabaseError",
@@ -125,6 +162,7 @@ __all__ = [
     "ImportReceipt",
     "InvalidInputError",
     "Message",
+    "MessageBlob",
     "MessageDetails",
     "MissingExtraError",
     "NewMessage",
@@ -136,6 +174,7 @@ __all__ = [
     "OutboxStats",
     "Overview",
     "Page",
+    "Passphrase",
     "QualityScores",
     "QueryResult",
     "QuotaError",
@@ -145,7 +184,12 @@ __all__ = [
     "Remote",
     "ResponseError",
     "ResponseTimes",
+    "RestoreReceipt",
     "SchemaTooNewError",
+    "SearchFilters",
+    "SearchHit",
+    "SearchPage",
+    "SearchUnavailableError",
     "SessionAttributes",
     "SessionExpiredError",
     "SessionFilters",
@@ -155,6 +199,7 @@ __all__ = [
     "SessionStats",
     "SessionStore",
     "SessionStoreError",
+    "StorageSizes",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreIOError",
@@ -162,6 +207,7 @@ __all__ = [
     "StoreStatus",
     "StoreWarning",
     "SuccessRates",
+    "SupersededMessage",
     "SweepReceipt",
     "SyncError",
     "Timer",
@@ -174,10 +220,19 @@ __all__ = [
     "UnsafePathError",
     "UnsafePermissionsWarning",
     "UpgradeError",
+    "VacuumReceipt",
     "WrongKeyError",
     "aopen",
+    "arestore",
+    "create_key_file",
+    "decrypt_file",
+    "encrypt_file",
+    "environment_key",
+    "file_key",
+    "keyring_key",
     "open",
     "parse_session_id",
+    "restore",
 ]
 
 

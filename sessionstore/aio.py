@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 import anyio
 
@@ -21,16 +21,16 @@ from .config import DEFAULT_INTERVAL, StoreSettings
 from .database.database import Database
 from .database.jobs import WriteJob
 from .database.transaction import Work
-from .handle import BoundHandle, bound
-from .opening import open as open_store
+from .forks import CutPairs
+from .handle import BoundHandle, bound, within
 from .store import SessionStore
 from .store.outbox import Outbox
-from .store.sweeps import NOTHING_DUE, SWEEP_PAUSE, Sweep, sweep_arguments
+from .store.sweeps import SWEEP_PAUSE, Sweep, sweep_arguments
 from .store.syncing import DEFAULT_DRAIN_TIMEOUT, DEFAULT_FLUSH_TIMEOUT, drain_arguments, flush_argument
 from .store.timing import AsyncTimer, TimerCalls, TimerSettings
 from .values import Message
 from .values.outbox import BackfillReceipt
-from .values.receipts import DrainReceipt, SweepReceipt
+from .values.receipts import DrainReceipt, EraseReceipt, SweepReceipt
 from .waiting import Arrival, Outcome, in_thread
 
 if TYPE_CHECKING:
@@ -190,9 +190,26 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         await self._run(self._recorder._get_or_create(new))  # noqa: SLF001
         return AsyncSessionHandle(self, new.session_id)
 
-    async def iterate(self, session_id: str, *, after: int = 0, page_size: int = 500) -> AsyncIterator[Message]:
-        """All messages of a session, read in pages, so that neither memory nor a snapshot is held for long."""
-        while page := await self._message_page(session_id, after=after, page_size=page_size):
+    async def fork(
+        self,
+        session_id: str,
+        new_session_id: str | None = None,
+        *,
+        at: int | None = None,
+        copy: bool = False,
+        cut_pairs: CutPairs = "snap",
+        **attributes: Unpack[SessionAttributes],
+    ) -> AsyncSessionHandle:
+        """A handle on a new session that begins with the messages of another one. The arguments are those of the sync method."""
+        made = self._recorder._fork(session_id, new_session_id, at, copy, cut_pairs, attributes)  # noqa: SLF001
+        return AsyncSessionHandle(self, (await self._run(made)).session_id)
+
+    async def iterate(self, session_id: str, *, after: int = 0, page_size: int = 500, blobs: bool = True) -> AsyncIterator[Message]:
+        """All messages of a session, read in pages, so that neither memory nor a snapshot is held for long.
+
+        The arguments are those of the sync method.
+        """
+        while page := await self._message_page(session_id, after=after, page_size=page_size, blobs=blobs):
             for message in page:
                 yield message
             after = page[-1].seq
@@ -200,13 +217,16 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     async def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
         """Settle the expiry of all sessions that are due. The arguments are those of the sync method."""
         left, at = sweep_arguments(limit, now)
-        if not await self._any_due(at):
-            return NOTHING_DUE
         sweep = Sweep(at, left)
-        while True:
-            if sweep.count(await self._sweep_batch(sweep)):
-                return sweep.receipt()
+        if await self._any_due(at):
+            is_over = sweep.count(await self._sweep_batch(sweep))
+            while not is_over:
+                await anyio.sleep(SWEEP_PAUSE)
+                is_over = sweep.count(await self._sweep_batch(sweep))
+        while sweep.tidies and (chore := await self._next_chore(sweep)) is not None:
+            sweep.note(chore, await self._do_chore(chore))
             await anyio.sleep(SWEEP_PAUSE)
+        return sweep.receipt()
 
     async def drain(self, *, timeout: float | None = None, limit: int | None = None) -> DrainReceipt:  # noqa: ASYNC109
         """Send the events that wait to the remote, in this loop. The arguments are those of the sync method."""
@@ -232,14 +252,16 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     tokens = _awaited(SessionStore.tokens)
     overview = _awaited(SessionStore.overview)
     query = _awaited(SessionStore.query)
-    doctor = _awaited(SessionStore.doctor)
+    doctor = _in_thread(SessionStore.doctor)
+    branches = _awaited(SessionStore.branches)
+    parent = _awaited(SessionStore.parent)
     create = _awaited(SessionStore.create)
     get = _awaited(SessionStore.get)
     update = _awaited(SessionStore.update)
     end = _awaited(SessionStore.end)
     rename = _awaited(SessionStore.rename)
     pin = _awaited(SessionStore.pin)
-    archive = _awaited(SessionStore.archive)
+    archive = _in_thread(SessionStore.archive)
     reopen = _awaited(SessionStore.reopen)
     touch = _awaited(SessionStore.touch)
     set_ttl = _awaited(SessionStore.set_ttl)
@@ -251,18 +273,35 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     list = _awaited(SessionStore.list)
     count = _awaited(SessionStore.count)
     delete = _awaited(SessionStore.delete)
+    erase = _in_thread(SessionStore.erase)
     append = _awaited(SessionStore.append)
     append_many = _awaited(SessionStore.append_many)
     messages = _awaited(SessionStore.messages)
     pop = _awaited(SessionStore.pop)
+    search = _in_thread(SessionStore.search)
+    search_raw = _in_thread(SessionStore.search_raw)
+    set_search = _awaited(SessionStore.set_search)
+    rebuild_search = _in_thread(SessionStore.rebuild_search)
     truncate = _awaited(SessionStore.truncate)
     clear = _awaited(SessionStore.clear)
+    replace_range = _awaited(SessionStore.replace_range)
+    superseded = _awaited(SessionStore.superseded)
+    clear_superseded = _awaited(SessionStore.clear_superseded)
+    state = _awaited(SessionStore.state)
+    get_state = _awaited(SessionStore.get_state)
+    set_state = _awaited(SessionStore.set_state)
+    increment_state = _awaited(SessionStore.increment_state)
+    delete_state = _awaited(SessionStore.delete_state)
     open_tool_calls = _awaited(SessionStore.open_tool_calls)
     check = _awaited(SessionStore.check)
     repair = _awaited(SessionStore.repair)
     import_file = _in_thread(SessionStore.import_file)
     export_file = _in_thread(SessionStore.export_file)
     prune = _in_thread(SessionStore.prune)
+    backup = _in_thread(SessionStore.backup)
+    copy_to = _in_thread(SessionStore.copy_to)
+    vacuum = _in_thread(SessionStore.vacuum)
+    rekey = _in_thread(SessionStore.rekey)
     set_remote = _in_thread(SessionStore.set_remote)
     record = _awaited(SessionStore.record)
     register_agent = _awaited(SessionStore.register_agent)
@@ -275,6 +314,8 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
     _any_due = _awaited(SessionStore._any_due)  # noqa: SLF001
     _sweep_batch = _awaited(SessionStore._sweep_batch)  # noqa: SLF001
+    _next_chore = _awaited(SessionStore._next_chore)  # noqa: SLF001
+    _do_chore = _awaited(SessionStore._do_chore)  # noqa: SLF001
     _outlook = _awaited(SessionStore._outlook)  # noqa: SLF001
     _any_up_to = _awaited(SessionStore._any_up_to)  # noqa: SLF001
     _claim = _awaited(SessionStore._claim)  # noqa: SLF001
@@ -284,6 +325,8 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _release = _awaited(SessionStore._release)  # noqa: SLF001
     _note_trouble = _awaited(SessionStore._note_trouble)  # noqa: SLF001
     _purge_settled = _awaited(SessionStore._purge_settled)  # noqa: SLF001
+    _index_batch = _awaited(SessionStore._index_batch)  # noqa: SLF001
+    _is_behind = _awaited(SessionStore._is_behind)  # noqa: SLF001
     _access = _in_thread(SessionStore._access)  # noqa: SLF001
 
     async def _run(self, recorded: T) -> T:
@@ -327,6 +370,9 @@ class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
 
     get = bound(AsyncSessionStore.get)
     update = bound(AsyncSessionStore.update)
+    fork = bound(AsyncSessionStore.fork)
+    branches = bound(AsyncSessionStore.branches)
+    parent = bound(AsyncSessionStore.parent)
     end = bound(AsyncSessionStore.end)
     pin = bound(AsyncSessionStore.pin)
     archive = bound(AsyncSessionStore.archive)
@@ -343,9 +389,19 @@ class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
     pop = bound(AsyncSessionStore.pop)
     truncate = bound(AsyncSessionStore.truncate)
     clear = bound(AsyncSessionStore.clear)
+    replace_range = bound(AsyncSessionStore.replace_range)
+    superseded = bound(AsyncSessionStore.superseded)
+    clear_superseded = bound(AsyncSessionStore.clear_superseded)
+    state = bound(AsyncSessionStore.state)
+    get_state = bound(AsyncSessionStore.get_state)
+    set_state = bound(AsyncSessionStore.set_state)
+    increment_state = bound(AsyncSessionStore.increment_state)
+    delete_state = bound(AsyncSessionStore.delete_state)
     open_tool_calls = bound(AsyncSessionStore.open_tool_calls)
     check = bound(AsyncSessionStore.check)
     repair = bound(AsyncSessionStore.repair)
+    search = within(AsyncSessionStore.search)
+    search_raw = within(AsyncSessionStore.search_raw)
 
     async def rename(self, new_session_id: str) -> None:
         """Give the session another id, which the handle then goes by.
@@ -359,35 +415,8 @@ class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
         """Delete the session and its messages; False if it was gone already."""
         return (await self._store.delete(self._session_id)).sessions > 0
 
-
-class Opening:
-    """A store that is being opened: `await` it, or use it with `async with`."""
-
-    def __init__(self, open_it: Callable[[], SessionStore]) -> None:
-        self._open_it = open_it
-        self._store: AsyncSessionStore | None = None
-
-    def __await__(self) -> Generator[Any, None, AsyncSessionStore]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> AsyncSessionStore:
-        self._store = await self._open()
-        return self._store
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._store is not None:
-            await self._store.close()
-
-    async def _open(self) -> AsyncSessionStore:
-        return AsyncSessionStore(await in_thread(self._open_it, undo=SessionStore.close))
-
-
-def _opening(open_it: Callable[P, SessionStore]) -> Callable[P, Opening]:
-    @functools.wraps(open_it)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Opening:
-        return Opening(lambda: open_it(*args, **kwargs))
-
-    return call
-
-
-aopen = _opening(open_store)
+    async def erase(
+        self, *, forks: Literal["raise", "erase", "keep"] = "raise", tell: bool = True, rebuild: bool = True, dry_run: bool = False
+    ) -> EraseReceipt:
+        """Delete the session so that no byte of it is left in the file. The arguments are those of the sync method."""
+        return await self._store.erase(self._session_id, forks=forks, tell=tell, rebuild=rebuild, dry_run=dry_run)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from . import inputs
 from .config import OnExpire
-from .content import decoded
+from .content import ROLES, decoded
 from .errors import InvalidInputError
 from .periods import Bucket
 from .values import COMPLETED_STATUS, END_STATUSES, MAX_SEQ, SESSION_STATUSES, SessionStatus
@@ -236,6 +236,63 @@ def session_filter(
         text=text,
         pinned=None if pinned is None else inputs.flag("pinned", pinned),
         archived=None if archived is None else inputs.flag("archived", archived),
+    )
+
+
+class SearchFilters(TypedDict, total=False):
+    """Where a search looks; every filter that is given must hold.
+
+    Keys:
+        session_id: In this session only, with what it shares with others as a fork.
+        agent_id: In this agent's sessions; None for sessions without an agent.
+        user_id: In this user's; None for sessions without a user.
+        role: In messages of this role.
+        since: In messages written at or after this aware datetime.
+        until: In messages written before it.
+        tag: In sessions with this tag, or with all of these.
+        metadata: In sessions whose top-level metadata have these plain values.
+    """
+
+    session_id: str | None
+    agent_id: str | None
+    user_id: str | None
+    role: str | None
+    since: datetime | None
+    until: datetime | None
+    tag: str | Iterable[str] | None
+    metadata: Mapping[str, PlainValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFilter:
+    """Checked filters of a search: of the sessions, and of the messages in them."""
+
+    sessions: SessionFilter
+    session_id: str | None = None
+    role: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def search_filter(
+    namespace: str,
+    *,
+    session_id: str | None = None,
+    role: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    agent_id: str | None | Unset = UNSET,
+    user_id: str | None | Unset = UNSET,
+    tag: str | Iterable[str] | None = None,
+    metadata: Mapping[str, PlainValue] | None = None,
+) -> SearchFilter:
+    """Check the filters of a search."""
+    return SearchFilter(
+        sessions=session_filter(namespace, agent_id=agent_id, user_id=user_id, tag=tag, metadata=metadata),
+        session_id=inputs.optional_identifier("session_id", session_id),
+        role=None if role is None else inputs.choice("role", role, ROLES),
+        since=inputs.optional_instant("since", since),
+        until=inputs.optional_instant("until", until),
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .remote.settings import Remote
 
 Durability = Literal["full", "normal"]
-OnExpire = Literal["keep", "delete"]
+OnExpire = Literal["keep", "archive", "delete"]
 OnFull = Literal["drop_oldest_metrics", "raise"]
 
 URL_VARIABLE: Final = "SESSIONSTORE_URL"
@@ -28,7 +28,7 @@ DEFAULT_BUSY_TIMEOUT: Final = 10.0
 DEFAULT_STALE_AFTER: Final = 900.0
 # Seconds between two passes of the background.
 DEFAULT_INTERVAL: Final = 1_800.0
-ON_EXPIRE: Final = ("keep", "delete")
+ON_EXPIRE: Final = ("keep", "archive", "delete")
 DEFAULT_MAX_OUTBOX_BYTES: Final = 1 << 30
 # Of dead events that the remote has no use for the newest are kept.
 MOST_UNSUPPORTED: Final = 1_000
@@ -54,8 +54,9 @@ class StoreSettings:
         read_only: Refuse to write, also where another store of this process may.
         ttl: Seconds that a session of this store lives idle unless it says otherwise; None for ever.
         max_age: Seconds that it lives altogether.
-        on_expire: What becomes of an expired session: "keep" or "delete".
+        on_expire: What becomes of an expired session: "keep", "archive" or "delete".
         stale_after: Seconds without a sign of life after which an agent counts as offline.
+        compress_over: Compress messages of more bytes when they are appended; None for none.
     """
 
     namespace: str = ""
@@ -67,6 +68,7 @@ class StoreSettings:
     max_age: float | None = None
     on_expire: OnExpire = "keep"
     stale_after: float = DEFAULT_STALE_AFTER
+    compress_over: int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -74,6 +76,7 @@ class StoreSettings:
             inputs.life("max_age", self.max_age)
             inputs.choice("on_expire", self.on_expire, ON_EXPIRE)
             inputs.period("stale_after", self.stale_after)
+            inputs.optional_whole_number("compress_over", self.compress_over)
             inputs.namespace(self.namespace)
             inputs.choice("durability", self.durability, ("full", "normal"))
             inputs.duration("busy_timeout", self.busy_timeout, most=LONGEST_BUSY_TIMEOUT)

@@ -116,6 +116,15 @@ def calls_of(message: dict[str, Any]) -> Iterator[tuple[str, str | None, str | N
         yield message["call_id"], _text_or_none(message.get("name")), _text_or_none(message.get("arguments", message.get("input")))
 
 
+def says_its_kind(message: dict[str, Any]) -> bool:
+    """Whether a stored message dict can be stored again without a `kind=`."""
+    try:
+        _role(message, opaque=_kind(message) != MESSAGE_KIND)
+    except InvalidInputError:
+        return False
+    return True
+
+
 def _kind(message: dict[str, Any]) -> str:
     if "type" in message:
         return inputs.identifier("message.type", message["type"])

@@ -1,4 +1,4 @@
-"""Every error that sessionstore raises.
+"""Every error that sessionstore raises, but the OSErrors of other files that a call is given (imports, exports, backups).
 
 SessionStoreError
 ├── InvalidInputError (ValueError)        a refused argument: `field`, `reason`, `limit`
@@ -10,11 +10,12 @@ SessionStoreError
 ├── SessionExpiredError                   the session's life is over: `session_id`
 ├── StoreOpenError (OSError)              the file cannot be opened: `path`
 │   ├── NotADatabaseError                 not an SQLite file
-│   ├── WrongKeyError                     encrypted, and not with the key given
+│   ├── WrongKeyError                     encrypted with another key, or a key for a plain file, or none
 │   ├── SchemaTooNewError                 written by a newer sessionstore
 │   ├── ForeignDatabaseError              an SQLite file of another program
 │   ├── ReadOnlyStoreError                no permission to write
 │   └── UnsafePathError                   a symlink, a device, a hard link, a file of somebody else
+├── SearchUnavailableError                search is off, or this SQLite has no full-text search
 ├── UpgradeError                          a migration failed; the file has its old schema
 ├── StoreCorruptError                     damaged data was found: `path`
 ├── StoreBusyError (TimeoutError)         another writer held the store past the deadline
@@ -136,7 +137,7 @@ class NotADatabaseError(StoreOpenError):
 
 
 class WrongKeyError(StoreOpenError):
-    """The file looks encrypted and does not open with what was given."""
+    """The key does not fit the file: it has another one, or no key was given for it, or one was and the file is plain."""
 
 
 class SchemaTooNewError(StoreOpenError):
@@ -197,6 +198,10 @@ class RedirectRefusedError(SyncError):
 
 class ResponseError(SyncError):
     """The remote's answer is none that this API has."""
+
+
+class SearchUnavailableError(SessionStoreError):
+    """Nothing can be searched: search is off, or this SQLite was built without full-text search."""
 
 
 class ForkedStoreError(SessionStoreError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from .store import SessionStore
+from .values.receipts import EraseReceipt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +50,18 @@ def bound(method: Callable[Concatenate[AnyStore, str, P], T]) -> Callable[Concat
     return call
 
 
+def within(method: Callable[Concatenate[AnyStore, str, P], T]) -> Callable[Concatenate[BoundHandle[AnyStore], str, P], T]:
+    """The search of a store as a method of its handles, which looks into their session only."""
+
+    @functools.wraps(method)
+    def call(self: BoundHandle[AnyStore], query: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        filters: Any = {**kwargs, "session_id": self.session_id}
+        return method(self.store, query, *args, **filters)
+
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return call
+
+
 def _without_session_id(method: Callable[..., Any]) -> inspect.Signature:
     signature = inspect.signature(method)
     kept = [parameter for name, parameter in signature.parameters.items() if name != "session_id"]
@@ -62,6 +75,9 @@ class SessionHandle(BoundHandle[SessionStore]):
 
     get = bound(SessionStore.get)
     update = bound(SessionStore.update)
+    fork = bound(SessionStore.fork)
+    branches = bound(SessionStore.branches)
+    parent = bound(SessionStore.parent)
     end = bound(SessionStore.end)
     pin = bound(SessionStore.pin)
     archive = bound(SessionStore.archive)
@@ -78,9 +94,19 @@ class SessionHandle(BoundHandle[SessionStore]):
     pop = bound(SessionStore.pop)
     truncate = bound(SessionStore.truncate)
     clear = bound(SessionStore.clear)
+    replace_range = bound(SessionStore.replace_range)
+    superseded = bound(SessionStore.superseded)
+    clear_superseded = bound(SessionStore.clear_superseded)
+    state = bound(SessionStore.state)
+    get_state = bound(SessionStore.get_state)
+    set_state = bound(SessionStore.set_state)
+    increment_state = bound(SessionStore.increment_state)
+    delete_state = bound(SessionStore.delete_state)
     open_tool_calls = bound(SessionStore.open_tool_calls)
     check = bound(SessionStore.check)
     repair = bound(SessionStore.repair)
+    search = within(SessionStore.search)
+    search_raw = within(SessionStore.search_raw)
 
     def rename(self, new_session_id: str) -> None:
         """Give the session another id, which the handle then goes by.
@@ -93,3 +119,9 @@ class SessionHandle(BoundHandle[SessionStore]):
     def delete(self) -> bool:
         """Delete the session and its messages; False if it was gone already."""
         return self._store.delete(self._session_id).sessions > 0
+
+    def erase(
+        self, *, forks: Literal["raise", "erase", "keep"] = "raise", tell: bool = True, rebuild: bool = True, dry_run: bool = False
+    ) -> EraseReceipt:
+        """Delete the session so that no byte of it is left in the file. The arguments are those of the store's method."""
+        return self._store.erase(self._session_id, forks=forks, tell=tell, rebuild=rebuild, dry_run=dry_run)

@@ -109,6 +109,13 @@ def number(field: str, value: object) -> float:
     return float(value)
 
 
+def exact_number(field: str, value: object) -> int | float:
+    """An int of 64 bits or a finite float, never a bool, as it is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return whole_number(field, value, least=-MAX_INTEGER - 1)
+    return number(field, value)
+
+
 def duration(field: str, value: object, *, most: float = math.inf) -> float:
     """A finite number from zero to `most`, never a bool."""
     if not isinstance(value, int | float) or isinstance(value, bool):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import inputs
 from .arguments import UNSET, Unset
@@ -21,10 +22,14 @@ from .config import (
     locate,
     remote_of_environment,
 )
-from .database import paths
+from .database import paths, restores
 from .database.database import Database
+from .database.encryption import require_driver
 from .database.registry import acquire, open_in_memory
-from .errors import ConfigError, InvalidInputError
+from .errors import ConfigError, InvalidInputError, StoreOpenError
+from .keys import VARIABLE as KEY_VARIABLE
+from .keys import EncryptionKey, Given, environment_key
+from .keys import require_valid as require_valid_key
 from .store import SessionStore
 
 if TYPE_CHECKING:
@@ -50,8 +55,10 @@ def open(
     max_age: float | timedelta | None = None,
     on_expire: OnExpire = "keep",
     stale_after: float | timedelta = DEFAULT_STALE_AFTER,
+    compress_over: int | None = None,
     remote: Remote | str | None | Unset = UNSET,
     api_key: ApiKey | str | Callable[[], str] | None = None,
+    key: EncryptionKey | Given | None | Unset = UNSET,
 ) -> SessionStore:
     """Open a store, making or upgrading its file where needed. Stores on one file share one connection pool in a process.
 
@@ -74,14 +81,21 @@ def open(
             may be given another one.
         max_age: How long they live altogether, likewise.
         on_expire: What a sweep does with an expired session: "keep" leaves it to analytics and `list(status="expired")`,
-            "delete" removes it.
+            "archive" does that, too, and compresses its messages, "delete" removes it.
         stale_after: How long an agent counts as alive after it was heard of last, in seconds or as a timedelta.
+        compress_over: Compress a message whose text and rest are longer than so many bytes when it is appended, if that saves a
+            tenth. Calls do not show it; plain SQL sees no text of such a message. Archived sessions are compressed in any case.
         remote: The remote API that events are kept for and delivered to: its base URL, or a `Remote` with all settings. By default
             what `SESSIONSTORE_SYNC_URL` names; None for whatever the file has already. It belongs to the file: see `set_remote`.
         api_key: The key of a remote that is named by its URL, or a callable that returns it. It stays in memory.
+        key: Encrypts the whole file (extra `encryption`): 32 bytes, their hex or base64, a `Passphrase`, a callable that returns
+            one of them, or what `file_key`, `keyring_key` and `environment_key` make. By default what `SESSIONSTORE_KEY` holds, if
+            it is set; None for a plain file. An encrypted file opens with its key only, and a plain one never with any.
 
     Raises:
         ConfigError: An argument is wrong.
+        MissingExtraError: A key was given, and SQLCipher is not installed.
+        WrongKeyError: The file is encrypted with another key, or not at all, or no key was given for it.
         StoreOpenError: The file cannot be opened; its subclasses say why.
         StoreCorruptError: The file is damaged.
         StoreBusyError: Another program held the file past the `busy_timeout`.
@@ -94,6 +108,9 @@ def open(
 
         api_key = Key.of(api_key)
         require_valid(api_key)
+    if not isinstance(key, Unset):
+        key = EncryptionKey.of(key)
+        require_valid_key(key)
     settings = StoreSettings(
         namespace=namespace,
         durability=durability,
@@ -104,9 +121,10 @@ def open(
         max_age=_seconds("max_age", max_age),
         on_expire=on_expire,
         stale_after=stale_after.total_seconds() if isinstance(stale_after, timedelta) else stale_after,
+        compress_over=compress_over,
     )
     options = OpenOptions(must_exist, create_parents, read_only, migrate, follow_symlinks, strict_permissions)
-    store = SessionStore(_database(location, options, in_memory=in_memory, timeout=settings.busy_timeout), settings)
+    store = SessionStore(_database(location, options, key, in_memory=in_memory, timeout=settings.busy_timeout), settings)
     try:
         _set_remote(store, remote, api_key)
     except BaseException:
@@ -146,12 +164,52 @@ def _seconds(name: str, given: float | timedelta | None) -> float | None:
         raise ConfigError(str(error)) from error
 
 
-def _database(location: str | Path | None, options: OpenOptions, *, in_memory: bool, timeout: float) -> Database:
+def _database(
+    location: str | Path | None, options: OpenOptions, key: EncryptionKey | None | Unset, *, in_memory: bool, timeout: float
+) -> Database:
     if not isinstance(in_memory, bool):
         raise ConfigError("in_memory: must be True or False")
     if in_memory:
-        if location is not None or options != OpenOptions():
-            raise ConfigError("in_memory=True takes no location and no option about files")
+        if location is not None or options != OpenOptions() or not (key is None or isinstance(key, Unset)):
+            raise ConfigError("in_memory=True takes no location, no key and no option about files")
         return open_in_memory(timeout=timeout)
     path, own_folder = locate(location)
-    return acquire(paths.prepare(path, options, own_folder=own_folder), options, timeout=timeout)
+    resolved = resolved_key(key)
+    while True:
+        restores.settle(paths.absolute(path, follow=options.follow_symlinks), timeout=timeout)
+        file = paths.prepare(path, options, own_folder=own_folder)
+        try:
+            return acquire(file, options, key=resolved, timeout=timeout)
+        except StoreOpenError:
+            # A restore may have ended while this waited for it: then the file that is there now is opened.
+            if not paths.is_replaced(file):
+                raise
+
+
+def resolved_key(key: EncryptionKey | None | Unset) -> EncryptionKey | None:
+    """The key itself, for an argument that may leave it to the environment.
+
+    Raises:
+        ConfigError: There is none where one should be.
+        MissingExtraError: There is one, and SQLCipher is not installed: before any file is made.
+    """
+    if isinstance(key, Unset):
+        # Set and empty is a mistake, as of a secret that was not found: not the wish for a plain file.
+        key = environment_key() if KEY_VARIABLE in os.environ else None
+    if key is None:
+        return None
+    require_driver()
+    return key.resolved()
+
+
+def conceal(arguments: dict[str, Any]) -> None:
+    """Replace the keys among the arguments of `open` by what hides them, where they pass through frames that may raise."""
+    for name, hidden in (("key", EncryptionKey.of), ("api_key", _api_key)):
+        if name in arguments and not isinstance(arguments[name], Unset):
+            arguments[name] = hidden(arguments[name])
+
+
+def _api_key(given: ApiKey | str | Callable[[], str] | None) -> ApiKey | None:
+    from .remote.credentials import ApiKey as Key
+
+    return Key.of(given)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from . import content
 from .values import Message, ToolCall, ToolCallReport, ToolResult
+
+INTERRUPTED: Final = "The tool call was interrupted; it has no result."
 
 
 class Pairing:
@@ -65,8 +68,7 @@ def arranged(messages: Sequence[Message], *, dropped: frozenset[int] = frozenset
 
 def interrupted_result(call: ToolCall, caller: Message) -> dict[str, str]:
     """A stand-in for the result of a call that never came, in the form of the message that made the call."""
-    words = "The tool call was interrupted; it has no result."
     item_type = caller.to_dict().get("type")
     if item_type in content.RESULT_KIND_OF:
-        return {"type": content.RESULT_KIND_OF[item_type], "call_id": call.call_id, "output": words}
-    return {"role": "tool", "tool_call_id": call.call_id, "content": words}
+        return {"type": content.RESULT_KIND_OF[item_type], "call_id": call.call_id, "output": INTERRUPTED}
+    return {"role": "tool", "tool_call_id": call.call_id, "content": INTERRUPTED}

@@ -7,27 +7,29 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
-from ..config import locate
-from ..errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, SessionStoreError
-from .console import complain, one_line, prepare_stdout
+from ..errors import InvalidInputError, NotFoundError, SessionStoreError, WrongKeyError
+from ..formats import ExportFormat, ImportFormat
+from .branching import FORK_EXAMPLES, fork
+from .ciphering import KeyFile, add_verbs, without_python
+from .console import WRONG_USAGE, complain, one_line, prepare_stdout
+from .copying import COPY_EXAMPLES, copy
 from .draining import EXAMPLES as DRAIN_EXAMPLES
 from .draining import drain
+from .erasing import ERASE_EXAMPLES, erase
 from .outbox import outbox
 from .pointing import EXAMPLES as REMOTE_EXAMPLES
 from .pointing import remote
-
-if TYPE_CHECKING:
-    from ..store import SessionStore
+from .safekeeping import BACKUP_EXAMPLES, RESTORE_EXAMPLES, VACUUM_EXAMPLES, backup, restore, vacuum
+from .searching import SEARCH_EXAMPLES, search
+from .target import Target
 
 PROGRAM: Final = "sessionstore"
 FAILED: Final = 1
-WRONG_USAGE: Final = 2
 
 app = typer.Typer(
     name=PROGRAM,
@@ -59,40 +61,20 @@ Since = Annotated[
 
 # What an argument of the library is called does not help who wrote a command.
 _NAMED_BY_THEMSELVES: Final = ("source", "target")
-_GLOBAL_OPTIONS: Final = ("--store", "--namespace")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The store that the options --store and --namespace name."""
-
-    location: str | None
-    namespace: str
-
-    def path(self) -> Path:
-        """The file that the location means; nothing is created."""
-        try:
-            return locate(self.location)[0]
-        except ConfigError as error:
-            raise typer.BadParameter(str(error), param_hint="--store") from error
-
-    def open(self, *, writing: bool = False, migrate: bool = False) -> SessionStore:
-        """Open the store; only writing verbs make a file that is not there, upgrade one, and follow the environment's remote."""
-        import sessionstore
-
-        self.path()
-        return sessionstore.open(
-            self.location,
-            namespace=self.namespace,
-            must_exist=not writing,
-            migrate=writing or migrate,
-            remote=sessionstore.UNSET if writing else None,
-        )
+_GLOBAL_OPTIONS: Final = ("--store", "--namespace", "--key-file")
 
 
 app.add_typer(outbox, name="outbox")
 app.command("drain", epilog=DRAIN_EXAMPLES)(drain)
 app.command("remote", epilog=REMOTE_EXAMPLES)(remote)
+app.command("fork", epilog=FORK_EXAMPLES)(fork)
+app.command("search", epilog=SEARCH_EXAMPLES)(search)
+app.command("backup", epilog=BACKUP_EXAMPLES)(backup)
+app.command("restore", epilog=RESTORE_EXAMPLES)(restore)
+app.command("copy", epilog=COPY_EXAMPLES)(copy)
+app.command("erase", epilog=ERASE_EXAMPLES)(erase)
+app.command("vacuum", epilog=VACUUM_EXAMPLES)(vacuum)
+add_verbs(app)
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -113,17 +95,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         return FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        words = error.format_message().rstrip(".").replace("Value error, ", "", 1)
+        words = error.format_message().removeprefix("Invalid value: ").rstrip(".").replace("Value error, ", "", 1)
         complain(f"{words}; see: {context.command_path if context else PROGRAM} --help")
         return error.exit_code
     except NotFoundError as error:
         complain(f"there is no session {error.session_id!r}; see: {PROGRAM} sessions")
-    except ConflictError as error:
-        complain(f"{error}; go on with --on-conflict skip|replace|new-id")
     except InvalidInputError as error:
         complain(error.reason if error.field in _NAMED_BY_THEMSELVES else str(error))
         # What a file holds is not the fault of the command line.
         return FAILED if error.field == "source" else WRONG_USAGE
+    except WrongKeyError as error:
+        complain(without_python(str(error)))
     except SessionStoreError as error:
         complain(str(error))
     except OSError as error:
@@ -187,10 +169,11 @@ def _options(
         ),
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", metavar="NS", help="The namespace of the sessions.")] = "",
+    key_file: KeyFile = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     del version
-    context.obj = Target(store, namespace)
+    context.obj = Target(store, namespace, key_file)
     if context.invoked_subcommand is None:
         context.get_help()
 
@@ -217,11 +200,17 @@ def _path(context: typer.Context, json: Json = False) -> None:
 
 
 @app.command("status", epilog="Example:  sessionstore --store agent.db status --json")
-def _status(context: typer.Context, json: Json = False) -> None:
+def _status(
+    context: typer.Context,
+    storage: Annotated[
+        bool, typer.Option("--storage", help="Also what compression and blobs save; looks at every message.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show sizes, counts and how the file is kept safe."""
     from .looking import show_status
 
-    show_status(context.obj, as_json=json)
+    show_status(context.obj, storage=storage, as_json=json)
 
 
 @app.command("doctor", epilog="Example:  sessionstore doctor || echo 'restore a backup'")
@@ -277,12 +266,16 @@ def _show(
     context: typer.Context,
     session_id: Annotated[str, typer.Argument(metavar="ID", help="The session.")],
     last: Annotated[int | None, typer.Option("--last", min=0, metavar="N", help="Only the newest N messages.")] = None,
+    state: Annotated[bool, typer.Option("--state", help="The state instead of the messages.")] = False,
     json: Json = False,
 ) -> None:
     """Show a conversation."""
-    from .looking import show_session
+    from .looking import show_session, show_state
 
-    show_session(context.obj, session_id, last=last, as_json=json)
+    if state:
+        show_state(context.obj, session_id, as_json=json)
+    else:
+        show_session(context.obj, session_id, last=last, as_json=json)
 
 
 @app.command(
@@ -340,25 +333,26 @@ def _query(
 
 @app.command(
     "import",
-    epilog="Examples:\n\n  sessionstore import chats.jsonl.gz\n\n  cat backup.jsonl | sessionstore import - --on-conflict skip",
+    epilog="Examples:\n\n  sessionstore import chats.jsonl.gz\n\n  cat backup.jsonl | sessionstore import - --on-conflict skip\n\n"
+    '  sessionstore import ~/.go-deep-agent/memories "$(llm logs path)"',
 )
 def _import(
     context: typer.Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="JSONL files, plain or gzip; - is stdin.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, JSONL plain or gzip; - is stdin.")],
     file_format: Annotated[
-        Literal["auto", "sessionstore", "openai", "openai-messages"],
-        typer.Option("--format", help="The layout; by default the first line tells."),
+        ImportFormat,
+        typer.Option("--format", help="The layout; by default the first line, or the kind of path, tells."),
     ] = "auto",
     on_conflict: Annotated[
-        Literal["fail", "skip", "replace", "new-id"],
+        Literal["fail", "skip", "replace", "new-id", "merge"],
         typer.Option("--on-conflict", help="What to do with a session whose id is taken."),
     ] = "fail",
     session_id: Annotated[
         str | None,
-        typer.Option("--session-id", metavar="ID", help="The id for a file with one message a line; its name by default."),
+        typer.Option("--session-id", metavar="ID", help="The id for a file that holds one session; its name by default."),
     ] = None,
 ) -> None:
-    """Store the conversations of JSONL files; each one is a transaction."""
+    """Store the conversations of files of this or other programs; each one is a transaction."""
     from .moving import import_files
 
     if session_id is not None and len(files) > 1:
@@ -369,21 +363,26 @@ def _import(
 @app.command(
     "export",
     epilog="Examples:\n\n  sessionstore export -o backup.jsonl.gz\n\n"
-    "  sessionstore export --format openai --tag good > train.jsonl",
+    "  sessionstore export --format openai --tag good > train.jsonl\n\n"
+    "  sessionstore export --format parquet --view v_messages -o messages.parquet",
 )
 def _export(
     context: typer.Context,
     session_ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these sessions; else all.")] = None,
     *,
     target: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Where to write; .gz is compressed. - is stdout.")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Where to write, a folder for go-deep-agent; .gz is compressed. - is stdout."
+        ),
     ] = "-",
     file_format: Annotated[
-        Literal["sessionstore", "openai", "openai-messages"],
-        typer.Option(
-            "--format", help="sessionstore loses nothing; openai has one conversation a line, openai-messages one message."
-        ),
+        ExportFormat,
+        typer.Option("--format", help="The layout; sessionstore loses nothing, csv and parquet hold a view."),
     ] = "sessionstore",
+    view: Annotated[
+        str | None, typer.Option("--view", metavar="VIEW", help="The view, such as v_messages, whose rows csv and parquet hold.")
+    ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", help="The sessions of every namespace.")] = False,
     agent: Agent = None,
     user: User = None,
@@ -392,16 +391,17 @@ def _export(
     text: Words = None,
     since: Since = None,
 ) -> None:
-    """Write sessions as JSONL, as they are at one moment."""
+    """Write sessions, or a view, to a file as they are at one moment."""
     from .looking import Choice
     from .moving import export_sessions
 
     choice = Choice(agent=agent, user=user, status=status, tags=tag, text=text, since=since)
     if session_ids and choice.filters():
         raise typer.BadParameter("give either IDs or filters.")
-    if all_namespaces and (session_ids or file_format != "sessionstore"):
-        raise typer.BadParameter("--all-namespaces goes with the format sessionstore, without IDs.")
-    export_sessions(context.obj, target, choice, session_ids, file_format=file_format, all_namespaces=all_namespaces)
+    if all_namespaces and (session_ids or (file_format != "sessionstore" and view is None)):
+        raise typer.BadParameter("--all-namespaces goes with the format sessionstore, without IDs, or with --view.")
+    options = {"format": file_format, "view": view, "all_namespaces": all_namespaces}
+    export_sessions(context.obj, target, choice, session_ids, options)
 
 
 @app.command(

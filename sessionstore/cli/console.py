@@ -21,6 +21,9 @@ from ..formats import jsonlines
 if TYPE_CHECKING:
     from ..formats.streams import Progress
 
+# The exit code.
+WRONG_USAGE: Final = 2
+
 # Control characters but line feed and tab, and what turns the direction of writing.
 _UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _WIDE: Final = 100_000

@@ -30,7 +30,7 @@ from .looking import moment
 
 if TYPE_CHECKING:
     from ..values.outbox import OutboxEvent, OutboxStats
-    from .app import Target
+    from .target import Target
 
 _State = Literal["pending", "dead", "erased"]
 _FAILED: Final = 1

@@ -20,7 +20,7 @@ from .looking import moment, other_namespaces
 if TYPE_CHECKING:
     from ..arguments import AnalyticsFilters
     from ..values.answers import Overview
-    from .app import Target
+    from .target import Target
 
 Form = Literal["table", "json", "csv"]
 By = Literal["agent", "hour", "day", "week", "month"]

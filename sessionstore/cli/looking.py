@@ -16,12 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import clock
+from ..values import STATE_SCOPES
 from .console import counted, harmless, one_line, output, plain, print_indented, print_trimmed, say, size, write_fields, write_json
 
 if TYPE_CHECKING:
     from ..store import SessionStore
     from ..values import Message, SessionInfo
-    from .app import Target
+    from .target import Target
 
 _AGO: Final = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -113,13 +114,14 @@ def show_path(target: Target, *, as_json: bool) -> None:
     say(f"it exists, {size(size_bytes)}" if exists else "it does not exist yet; the first program that opens it creates it", "dim")
 
 
-def show_status(target: Target, *, as_json: bool) -> None:
+def show_status(target: Target, *, storage: bool, as_json: bool) -> None:
     """How the store is doing."""
     with target.open() as store:
-        fields = plain(store.status())
+        fields = plain(store.status(storage=storage))
     if as_json:
         write_json(fields)
         return
+    fields |= fields.pop("storage") or {}
     fields["warnings"] = "; ".join(fields["warnings"]) or "none"
     write_fields(fields)
 
@@ -156,6 +158,17 @@ def list_sessions(target: Target, choice: Choice, *, limit: int, cursor: str | N
         say(f"more: --cursor {page.next_cursor}", "dim")
 
 
+def print_sessions(infos: Sequence[SessionInfo], *, as_json: bool, none: str) -> None:
+    """Sessions as a table or as lines of JSON; if there are none, the words that say so."""
+    if not infos:
+        say(none, "dim")
+    elif as_json:
+        for info in infos:
+            write_json(_session_json(info))
+    else:
+        _print_table(list(infos))
+
+
 def show_session(target: Target, session_id: str, *, last: int | None, as_json: bool) -> None:
     """A conversation."""
     from ..errors import NotFoundError
@@ -172,6 +185,28 @@ def show_session(target: Target, session_id: str, *, last: int | None, as_json: 
                 write_json(native.message_object(message))
         else:
             print_conversation(info, messages)
+
+
+def show_state(target: Target, session_id: str, *, as_json: bool) -> None:
+    """The values of a session, of its user and of its application."""
+    from ..errors import NotFoundError
+    from ..inputs import encode_json
+
+    with target.open() as store:
+        info = store.get(session_id)
+        if info is None:
+            raise NotFoundError(session_id)
+        scopes = {
+            scope: store.state(session_id, scope=scope) for scope in STATE_SCOPES if scope != "user" or info.user_id is not None
+        }
+    if as_json:
+        write_json(scopes)
+        return
+    for scope, values in scopes.items():
+        for name, value in values.items():
+            output().print(Text(f"{scope:<7}  ", "dim"), Text(one_line(f"{name} = {encode_json(value)}")), sep="", soft_wrap=True)
+    if not any(scopes.values()):
+        say("no state", "dim")
 
 
 def print_conversation(info: SessionInfo, messages: Iterator[Message]) -> None:

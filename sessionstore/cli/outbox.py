@@ -90,10 +90,12 @@ def _purge(
     yes: Annotated[bool, typer.Option("--yes", help="Delete them; needed, for nothing brings them back.")] = False,
 ) -> None:
     """Delete events that were given up, or others, for good."""
+    from .console import WRONG_USAGE, complain
     from .events import purge_events
 
     if not yes:
-        raise typer.BadParameter("nothing brings purged events back; add --yes.")
+        complain("nothing brings purged events back; add --yes")
+        raise typer.Exit(WRONG_USAGE)
     purge_events(context.obj, state=state, older_than=older_than)
 
 

@@ -11,7 +11,7 @@ from .console import counted, say, size, write_fields, write_json
 
 if TYPE_CHECKING:
     from ..store import SessionStore
-    from .app import Target
+    from .target import Target
 
 EXAMPLES: Final = (
     "Examples:\n\n  sessionstore remote --json\n\n  sessionstore remote https://api.example.com/v1 --replace\n\n"

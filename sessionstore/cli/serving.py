@@ -12,7 +12,7 @@ import typer
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from .app import Target
+    from .target import Target
 
 
 def serve(
@@ -32,6 +32,7 @@ def serve(
     try:
         server.serve(
             target.location if db is None else db,
+            key=target.key,
             key_file=key_file,
             host=host,
             port=port,

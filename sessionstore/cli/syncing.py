@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..queries.deliveries import Outlook
     from ..store import SessionStore
     from ..values.receipts import DrainReceipt
-    from .app import Target
+    from .target import Target
 
 _FAILED: Final = 1
 _OTHERS: Final = 0o077

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..queries.deliveries import Outlook
 
 _CLAIMED_ALONE: Final = 50
+_SERVER_ERROR: Final = "HTTP 5"
 _RELEASE_SECONDS: Final = 5.0
 _NOTHING: Final = Request(CAPABILITIES_PATH, b"", {}, (), True)
 
@@ -81,6 +82,8 @@ class Sender:
             return
         try:
             if self._known is None:
+                if outlook.failures and (outlook.last_error or "").startswith(_SERVER_ERROR):
+                    self._pace.go_on_after(outlook.failures)
                 await self._get_to_know(outlook)
             if self._known is not None:
                 self._known.sent = max(self._known.sent, outlook.sent)

@@ -1,7 +1,8 @@
 """What is asked of the database, one module per subject: functions that take the open transaction `db` first.
 
-`sessions`, `lifecycle`, `messages`, `metrics`, `outbox` and `subscription` are the hot path and run compiled SQL. The others
-use SQLAlchemy Core over the models, which take a fifth of a second to import; they are loaded by the first call that needs them.
+`sessions`, `lifecycle`, `messages`, `metrics`, `outbox`, `search_index`, `state` and `subscription` are the hot path and run
+compiled SQL. The others use SQLAlchemy Core over the models, which take a fifth of a second to import; they are loaded by the
+first call that needs them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import lifecycle, messages, metrics, outbox, sessions, subscription
+from . import lifecycle, messages, metrics, outbox, search_index, sessions, state, subscription
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -18,16 +19,26 @@ if TYPE_CHECKING:
         agents,
         analytics,
         backfill,
+        belongings,
+        blob_health,
         catalog,
         changes,
         conversation_lives,
         conversations,
+        copying,
         deliveries,
         edits,
+        erasing,
+        forking,
         health,
+        kinship,
         outbox_upkeep,
+        replacing,
         retention,
+        search_health,
+        searching,
         sweeping,
+        tidying,
         tool_calls,
         transfer,
         user_sql,
@@ -37,22 +48,34 @@ __all__ = [
     "agents",
     "analytics",
     "backfill",
+    "belongings",
+    "blob_health",
     "catalog",
     "changes",
     "conversation_lives",
     "conversations",
+    "copying",
     "deliveries",
     "edits",
+    "erasing",
+    "forking",
     "health",
+    "kinship",
     "lifecycle",
     "messages",
     "metrics",
     "outbox",
     "outbox_upkeep",
+    "replacing",
     "retention",
+    "search_health",
+    "search_index",
+    "searching",
     "sessions",
+    "state",
     "subscription",
     "sweeping",
+    "tidying",
     "tool_calls",
     "transfer",
     "user_sql",

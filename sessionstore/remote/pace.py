@@ -10,6 +10,8 @@ MOST_REQUESTS: Final = 2
 _SHRINKING: Final = 4
 # So many server errors with nothing delivered between them are an outage, and no event's fault.
 _STRIKES: Final = 2
+# After so many times there is but one event in a request.
+_MOST_SHRINKS: Final = 5
 
 
 @dataclass(slots=True)
@@ -27,6 +29,10 @@ class Pace:
     most_events: int = MOST_EVENTS
     requests: int = 1
     strikes: int = 0
+
+    def go_on_after(self, failures: int) -> None:
+        """Begin with as few events as earlier senders ended with: one of the oldest may be what the remote fails at."""
+        self.events = max(1, MOST_EVENTS // _SHRINKING ** min(failures * _STRIKES, _MOST_SHRINKS))
 
     def speed_up(self) -> None:
         """After a success: twice as much, up to the limits."""

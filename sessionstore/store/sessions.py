@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -21,9 +22,10 @@ from ..arguments import (
 )
 from ..content import decoded
 from ..errors import InvalidInputError
-from ..values import EndStatus, Page, SessionInfo
+from ..values import EXPIRED_STATUS, EndStatus, Page, SessionInfo
 from ..values.receipts import DeleteReceipt
 from .calls import Calls
+from .sweeps import SWEEP_PAUSE
 
 if TYPE_CHECKING:
     from ..handle import SessionHandle
@@ -159,10 +161,17 @@ class SessionCalls(Calls):
         return self._write(lambda db: queries.changes.pin(db, self.namespace, wanted, pinned=spared))
 
     def archive(self, session_id: str, archived: bool = True) -> SessionInfo:
-        """Take a session out of the usual lists, or back into them. It stays readable."""
+        """Take a session out of the usual lists and compress its messages, or take it back. It stays readable as it was.
+
+        A long one takes several transactions, and is archived with the last one; one that was interrupted can be repeated.
+        """
         wanted = inputs.identifier("session_id", session_id)
         away = inputs.flag("archived", archived)
-        return self._write(lambda db: queries.changes.update(db, self.namespace, wanted, {"archived_at": db.now if away else None}))
+        done = self._archive_part(wanted, away, 0)
+        while isinstance(done, int):
+            time.sleep(SWEEP_PAUSE)
+            done = self._archive_part(wanted, away, done)
+        return done
 
     def tag(self, session_id: str, *tags: str) -> SessionInfo:
         """Add tags; those that it has already stay."""
@@ -191,7 +200,7 @@ class SessionCalls(Calls):
             limit: 1 to 1,000.
             cursor: The `next_cursor` of the page before, from a call with the same filters.
             filters: `agent_id`, `user_id`, `status`, `tag`, `metadata`, `since`, `until`, `text`, `pinned`, `archived`
-                (see `SessionFilters`). Archived sessions are left out unless asked for.
+                (see `SessionFilters`). Archived sessions are left out unless they or expired ones are asked for.
 
         Raises:
             InvalidInputError: The cursor is damaged or belongs to other filters.
@@ -229,6 +238,12 @@ class SessionCalls(Calls):
         ids = tuple(inputs.identifier("session_ids", one) for one in given)
         return self._write(lambda db: queries.changes.delete(db, namespace, ids, dry_run=only_tell))
 
+    def _archive_part(self, session_id: str, archived: bool, after: int) -> SessionInfo | int:
+        namespace, over = self.namespace, self._settings.compress_over
+        return self._write(
+            lambda db: queries.changes.archive(db, namespace, session_id, archived=archived, after=after, compress_over=over)
+        )
+
     def _new_session(self, session_id: str, attributes: SessionAttributes) -> NewSession:
         settings = self._settings
         given: SessionAttributes = {"ttl": settings.ttl, "max_age": settings.max_age}
@@ -243,6 +258,7 @@ class SessionCalls(Calls):
 
     def _filter(self, filters: SessionFilters) -> SessionFilter:
         refuse_unknown(filters, SessionFilters)
-        shown: SessionFilters = {"archived": False}
+        # What expired may have been archived on the way, and is asked for by name.
+        shown: SessionFilters = {} if filters.get("status") == EXPIRED_STATUS else {"archived": False}
         shown.update(filters)
         return session_filter(self.namespace, **shown)

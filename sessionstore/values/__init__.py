@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from .. import clock, content
+from .. import clock, content, large
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class ConversationQuality(IntEnum):
 
 SessionStatus = Literal["open", "completed", "failed", "expired"]
 EndStatus = Literal["completed", "failed"]
+StateScope = Literal["session", "user", "app", "temp"]
 
 OPEN_STATUS: Final = "open"
 SESSION_STATUSES: Final = ("open", "completed", "failed", "expired")
@@ -44,6 +45,10 @@ COMPLETED_STATUS: Final = "completed"
 EXPIRED_STATUS: Final = "expired"
 AGENT_STATUSES: Final = tuple(status.value for status in AgentStatus)
 ACTIVITY_KINDS: Final = ("registered", "status", "activity")
+SEARCH_MODES: Final = ("on", "deferred", "off")
+# Full-text tables, which no model describes.
+SEARCH_TABLES: Final = ("message_words", "message_trigrams")
+STATE_SCOPES: Final = ("session", "user", "app")
 OUTBOX_STATES: Final = ("pending", "sent", "dead", "erased")
 
 # A message's id packs its session's key and its seq, so that a session's messages lie side by side in the file.
@@ -56,6 +61,21 @@ FIGURES: Final = frozenset(
 _TOLD: Final = FIGURES | {"model", "finish_reason"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageBlob:
+    """A large part of a message, which stands in `blobs`, once for all messages that have it.
+
+    Attributes:
+        path: Where it belongs in the message dict: ("content",), ("content", 1, "image_url", "url") ...
+        hash: The SHA-256 of its content, the bytes of a data URL or the UTF-8 of a text.
+        size_bytes: The size of this content.
+    """
+
+    path: tuple[str | int, ...]
+    hash: str
+    size_bytes: int
+
+
 class Message:
     """One stored message.
 
@@ -63,11 +83,12 @@ class Message:
     long history costs little until it is looked at.
     """
 
-    __slots__ = ("_row", "_session_id")
+    __slots__ = ("_large", "_row", "_session_id")
 
-    def __init__(self, session_id: str, row: Sequence[Any]) -> None:
+    def __init__(self, session_id: str, row: Sequence[Any], restored: large.Restored = ()) -> None:
         self._session_id = session_id
         self._row = row
+        self._large = restored
 
     @property
     def session_id(self) -> str:
@@ -92,12 +113,17 @@ class Message:
     @property
     def text(self) -> str | None:
         """The readable words: the content if it is a text, else the texts of its parts, a line each."""
-        return self._row[3] if self._row[4] is None else content.words(self.content)
+        return self._row[3] if self._row[4] is None and not self._large else content.words(self.content)
 
     @property
     def content(self) -> str | list[Any] | dict[str, Any] | None:
         """The content as it was given; None if it is null or absent."""
         return self.to_dict().get("content")
+
+    @property
+    def blobs(self) -> tuple[MessageBlob, ...]:
+        """Its strings of more than 64 KiB; where they were not read, `blob:sha256-` and the hash stand in their places."""
+        return tuple(MessageBlob(path=each.path, hash=each.hash, size_bytes=each.size_bytes) for each, _ in self._large)
 
     @property
     def tool_call_ids(self) -> tuple[str, ...]:
@@ -176,6 +202,8 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """The message dict as it was given, key for key, for a model or another program."""
+        if self._large:
+            return large.whole(self._row[2], self._row[3], self._row[4], self._large)
         return content.decode(self._row[2], self._row[3], self._row[4])
 
     def _fact(self, name: str) -> Any:
@@ -191,6 +219,24 @@ class Message:
     def __repr__(self) -> str:
         # Without the text: reprs end up in logs.
         return f"Message(session_id={self._session_id!r}, seq={self.seq}, role={self.role!r}, kind={self.kind!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class SupersededMessage:
+    """A message that `replace_range` took out of a session.
+
+    Attributes:
+        message: What it was: its text, role and all else are there.
+        superseded_at: When another one took its place, or nothing did.
+    """
+
+    message: Message
+    superseded_at: datetime
+
+    @property
+    def seq(self) -> int:
+        """The place that it had."""
+        return self.message.seq
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +257,7 @@ class SessionInfo:
         tracked: Whether a tracker began it.
         feedback: What the user said about it.
         reported_message_count: How many messages it had, as its end told; `message_count` counts those that are stored.
+        forked_at: Of a fork, the seq up to which it began with the messages of its parent.
     """
 
     namespace: str
@@ -237,6 +284,7 @@ class SessionInfo:
     tracked: bool = False
     feedback: str | None = field(default=None, repr=False)
     reported_message_count: int | None = None
+    forked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

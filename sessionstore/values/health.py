@@ -7,6 +7,32 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSizes:
+    """What compression and blobs save.
+
+    Attributes:
+        packed_messages: Messages whose texts are compressed in their rows.
+        packed_bytes: How many bytes these take.
+        unpacked_bytes: How many they would take.
+        blobs: Large strings of messages that stand beside them, each once.
+        blob_bytes: How many bytes these take, compressed where that helps.
+        referred_bytes: How many they would take if every message had its own, as they are.
+    """
+
+    packed_messages: int
+    packed_bytes: int
+    unpacked_bytes: int
+    blobs: int
+    blob_bytes: int
+    referred_bytes: int
+
+    @property
+    def saved_bytes(self) -> int:
+        """How many bytes are saved; less than nothing while blobs that no message has wait to be collected."""
+        return self.unpacked_bytes - self.packed_bytes + self.referred_bytes - self.blob_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
     """How a store is doing.
 
@@ -14,7 +40,8 @@ class StoreStatus:
         path: The file, or None for a store in memory.
         store_id: The random id that the file was given when it was made.
         schema_revision: The revision of its tables.
-        sqlite_version: The SQLite that this Python links.
+        encrypted: Whether the whole file is.
+        sqlite_version: The SQLite that runs it: the one that this Python links, or that of SQLCipher for an encrypted file.
         wal_reset_affected: Whether that SQLite has the WAL-reset bug (3.7.0 to 3.51.2 without its fix).
         journal_mode: "wal" on local file systems.
         journal_reason: Why that mode, and what keeps it safe.
@@ -22,6 +49,8 @@ class StoreStatus:
         wal_bytes: The size of the write-ahead log.
         overdue: Sessions past their expiry that no sweep has settled yet.
         last_sweep_at: When a sweep last settled some.
+        search: When messages are indexed for searching: "on", "deferred" or "off".
+        search_waiting: How many messages wait to be indexed, at most.
         remote: The remote that events are kept for, None if there is none.
         outbox_pending: Events that wait for it; `outbox.stats()` tells more.
         outbox_dead: Events that were given up and are kept to look at.
@@ -36,11 +65,13 @@ class StoreStatus:
         sweeps_skipped: Passes that left the work to another sweeper, or did not trust the clock.
         drain_failures: Passes of the background drain in this process that ended in an error of this machine.
         warnings: What works with less than the usual guarantees.
+        storage: What compression and blobs save, if it was asked for.
     """
 
     path: str | None
     store_id: str
     schema_revision: str
+    encrypted: bool
     sqlite_version: str
     wal_reset_affected: bool
     journal_mode: str
@@ -54,6 +85,8 @@ class StoreStatus:
     messages: int
     overdue: int
     last_sweep_at: datetime | None
+    search: str
+    search_waiting: int
     remote: str | None
     outbox_pending: int
     outbox_dead: int
@@ -69,6 +102,7 @@ class StoreStatus:
     sweeps_skipped: int
     drain_failures: int
     warnings: tuple[str, ...]
+    storage: StorageSizes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,24 @@ def time_a_block(store: sessionstore.SessionStore) -> None:
         pass
 
 
+def rekey(store: sessionstore.SessionStore) -> None:
+    """A plain store has no key to be changed."""
+    try:
+        store.rekey(bytes(range(32)))
+    except sessionstore.ConfigError:
+        return
+
+
 def tell_nobody(store: sessionstore.SessionStore) -> None:
     """An event waits for a remote at a port where nobody listens."""
     store.set_remote("http://127.0.0.1:9")
     store.session("told", agent_id="a")
+
+
+def replace_the_last(store: sessionstore.SessionStore) -> None:
+    """A message that was just appended is replaced."""
+    seq = store.append(CHAT, "user", "x").seq
+    store.replace_range(CHAT, seq, seq, [{"role": "user", "content": "y"}])
 
 
 # Every public name of SessionStore; the test fails for one that is not here.
@@ -48,21 +62,30 @@ CALLS: dict[str, Call] = {
     "append_many": lambda store: store.append_many(CHAT, [{"role": "user", "content": "x"}]),
     "archive": lambda store: store.archive(CHAT),
     "background": lambda store: store.background(interval=60).__enter__().stop(),
+    "backup": lambda store: store.backup(Path(store.status().path or "").with_name("backup.db"), overwrite=True),
+    "branches": lambda store: store.branches(CHAT),
     "check": lambda store: store.check(CHAT),
     "clear": lambda store: store.clear(CHAT),
+    "clear_superseded": lambda store: store.clear_superseded(CHAT),
     "close": lambda store: store.in_namespace("other").close(),
+    "copy_to": lambda store: store.copy_to(Path(store.status().path or "").with_name("copy.db")),
     "count": lambda store: store.count(text="x"),
     "create": lambda store: store.create("new", tags=["t"]),
     "delete": lambda store: store.delete("other"),
+    "delete_state": lambda store: store.delete_state(CHAT, "x"),
     "doctor": lambda store: store.doctor(),
     "drain": lambda store: (tell_nobody(store), store.drain(timeout=0.1)),
     "end": lambda store: store.end(CHAT),
+    "erase": lambda store: store.erase("other"),
     "export_file": lambda store: store.export_file(io.BytesIO()),
     "failures": lambda store: store.failures(),
     "flush": lambda store: (tell_nobody(store), store.flush(timeout=0.1)),
+    "fork": lambda store: store.fork(CHAT, "forked"),
     "get": lambda store: store.get(CHAT),
+    "get_state": lambda store: store.get_state(CHAT, "x"),
     "import_file": lambda store: store.import_file(io.BytesIO(CONVERSATION), format="openai"),
     "in_namespace": lambda store: store.in_namespace("other").session("s"),
+    "increment_state": lambda store: store.increment_state(CHAT, "n"),
     "iterate": lambda store: list(store.iterate(CHAT)),
     "list": lambda store: store.list(tag="t"),
     "log_activity": lambda store: store.log_activity("a", "x"),
@@ -74,24 +97,34 @@ CALLS: dict[str, Call] = {
     "outbox": lambda store: (store.outbox.list(), store.outbox.requeue(), store.outbox.erase(CHAT)),
     "overview": lambda store: store.overview(bucket="day"),
     "pin": lambda store: store.pin(CHAT),
+    "parent": lambda store: store.parent(CHAT),
     "pop": lambda store: store.pop(CHAT),
     "prune": lambda store: store.prune(max_sessions=100),
     "quality": lambda store: store.quality(),
     "query": lambda store: store.query("SELECT * FROM v_messages"),
+    "rebuild_search": lambda store: store.rebuild_search(),
     "record": lambda store: store.record("x", 1),
     "register_agent": lambda store: store.register_agent("a"),
+    "rekey": rekey,
     "remaining": lambda store: store.remaining(CHAT),
     "rename": lambda store: (store.session("old"), store.rename("old", "renamed")),
     "reopen": lambda store: store.reopen(CHAT),
     "repair": lambda store: store.repair(CHAT),
+    "replace_range": replace_the_last,
     "response_times": lambda store: store.response_times(),
+    "search": lambda store: store.search("x"),
+    "search_raw": lambda store: store.search_raw("x"),
     "session": lambda store: store.session("another"),
     "set_remote": tell_nobody,
+    "set_state": lambda store: store.set_state(CHAT, {"x": 1}),
+    "set_search": lambda store: store.set_search("on"),
     "set_status": lambda store: store.set_status("a", "busy"),
     "set_ttl": lambda store: store.set_ttl(CHAT, 3600),
     "settings": lambda store: store.settings,
+    "state": lambda store: store.state(CHAT),
     "status": lambda store: store.status(),
     "success_rates": lambda store: store.success_rates(),
+    "superseded": lambda store: store.superseded(CHAT),
     "sweep": lambda store: (store.session("old", ttl=1e-6), store.sweep()),
     "tag": lambda store: store.tag(CHAT, "t"),
     "tags": lambda store: store.tags(),
@@ -102,6 +135,7 @@ CALLS: dict[str, Call] = {
     "truncate": lambda store: store.truncate(CHAT, after=1),
     "untag": lambda store: store.untag(CHAT, "t"),
     "update": lambda store: store.update(CHAT, title="x"),
+    "vacuum": lambda store: (store.clear(CHAT), store.vacuum(), store.vacuum(full=True)),
 }
 
 
@@ -131,6 +165,21 @@ def misuse(reach: Callable[[Path], Path], *, writing: bool, by_another: bool) ->
     return call
 
 
+def refused(attempt: Callable[[Path], object]) -> Call:
+    """A call that would need the file for itself."""
+
+    def call(store: sessionstore.SessionStore) -> None:
+        path = Path(store.status().path or "")
+        store.backup(path.with_name("backup.db"), overwrite=True)
+        try:
+            attempt(path)
+        except sessionstore.SessionStoreError:
+            return
+        raise AssertionError("it was not refused")
+
+    return call
+
+
 def link_to(path: Path) -> Path:
     """Another way to the file."""
     link = path.with_name(path.name + ".link")
@@ -150,6 +199,8 @@ MISUSES: dict[str, Call] = {
     "(export onto the store)": misuse(Path, writing=True, by_another=False),
     "(export onto its log)": misuse(log_of, writing=True, by_another=False),
     "(export onto another open store)": misuse(Path, writing=True, by_another=True),
+    "(restore onto the store)": refused(lambda path: sessionstore.restore(path.with_name("backup.db"), path, busy_timeout=0.1)),
+    "(restore from the store)": refused(lambda path: sessionstore.restore(path, path.with_name("elsewhere.db"), busy_timeout=0.1)),
 }
 
 

@@ -17,8 +17,12 @@ PACKAGE = Path(sessionstore.__file__).parent
 MAY_OPEN = {
     ("database/paths.py", "create_private"): "makes a file that is not there yet, before the first connection",
     ("database/paths.py", "sync_folder"): "opens a folder",
+    ("database/paths.py", "sync_file"): "syncs a new file that no connection has open",
+    ("database/restores.py", "_held_by_lock"): "locks a file that SQLite has refused and no store of this process has open",
     ("database/locks.py", "_open"): "opens the sidecar, which SQLite does not know",
-    ("database/database.py", "_looks_encrypted"): "reads a file that SQLite has refused",
+    ("database/encryption.py", "_first_bytes"): "reads a file before the first connection, or after SQLite has refused it",
+    ("keys.py", "create_key_file"): "makes a file that is not there yet",
+    ("keys.py", "_text_of_file"): "reads a file that is smaller than a database, before the store is opened",
     ("database/sidecars.py", "is_no_log"): "reads the first bytes of a log, before the first connection",
     ("database/filesystem.py", "_read_mountinfo"): "reads a file of the kernel's",
     ("formats/streams.py", "open_lines"): "reads a file to import, after refusing a store's",
@@ -79,4 +83,8 @@ def opens(called: ast.expr) -> bool:
     if not isinstance(called, ast.Attribute) or called.attr not in OPENERS:
         return False
     owner = called.value
-    return not (isinstance(owner, ast.Name) and owner.id in {"sessionstore", "self", "target"})
+    if called.attr == "copy":
+        return isinstance(owner, ast.Name) and owner.id == "shutil"
+    # `context.obj` is the store that the command line names, which opens by the driver.
+    is_target = isinstance(owner, ast.Attribute) and owner.attr == "obj"
+    return not is_target and not (isinstance(owner, ast.Name) and owner.id in {"sessionstore", "self", "target"})

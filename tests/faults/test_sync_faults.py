@@ -908,6 +908,20 @@ def test_an_event_that_breaks_the_server_is_given_up_when_others_get_through(
     assert_in_order(backend.stored.values())
 
 
+def test_drains_of_short_programs_find_the_event_that_breaks_the_server(
+    agent: SessionStore, proxy: FaultProxy, backend: BatchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call has a sender of its own, and the oldest of very many events is at fault."""
+    monkeypatch.setattr(clock, "utc_now", frozen := FrozenClock())
+    count = fill(agent, 40, 10)
+    victim = agent.query("SELECT key FROM v_outbox ORDER BY id LIMIT 1").rows[0][0]
+    proxy.fault = lambda exchange: answers(500)(exchange) if victim.encode() in exchange.received.body else passed(exchange)
+    for _ in range(6):
+        agent.drain()
+        frozen.go(hours=1)
+    assert standing(agent).sent > count // 2
+
+
 def test_no_fault_leaves_a_thread_behind(agent: SessionStore, proxy: FaultProxy) -> None:
     fill(agent)
     proxy.fault = resets

@@ -28,7 +28,8 @@ from sessionstore.cli.looking import Choice
 from sessionstore.cli.moving import upgrade
 from sessionstore.database.upgrade import BACKUP_INFIX
 
-VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "stats", "query", "import", "export", "drain", "outbox", "remote",
+VERBS = ("demo", "path", "status", "doctor", "sessions", "show", "stats", "query", "import", "export", "drain", "outbox",
+         "remote", "fork", "search", "backup", "restore", "copy", "erase", "vacuum", "encrypt", "decrypt", "rekey", "new-key",
          "serve", "upgrade")  # fmt: skip
 VERBS_OF_OUTBOX = ("outbox list", "outbox show", "outbox retry", "outbox purge", "outbox backfill")
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -202,6 +203,10 @@ def test_status_shows_every_figure(filled: Shell) -> None:
     assert told.keys() == set(sessionstore.StoreStatus.__annotations__)
     assert (told["store_id"], told["sessions"], told["messages"]) == (status.store_id, 3, 5)
     assert status.store_id in filled("status").out
+    assert told["storage"] is None
+    assert filled("status", "--storage", "--json").json["storage"]["packed_messages"] == 0
+    assert "packed messages" in filled("status", "--storage").out
+    assert "packed messages" not in filled("status").out
 
 
 def test_doctor_says_that_all_is_well(filled: Shell) -> None:
@@ -419,7 +424,23 @@ def test_show_can_be_cut_to_the_newest(filled: Shell) -> None:
     assert [line["seq"] for line in filled("show", "user-alice", "--json", "--last", "1").json_lines[1:]] == [3]
 
 
-@pytest.mark.parametrize("arguments", [["show", "nobody"], ["export", "nobody"]])
+def test_show_can_show_the_state(filled: Shell) -> None:
+    assert filled("show", "user-alice", "--state").err == "no state\n"
+    with sessionstore.open(filled.store) as store:
+        store.set_state("user-alice", {"step": 3, "evil": EVIL})
+        store.set_state("user-alice", {"lang": "it"}, scope="user")
+        store.set_state("user-bob", {"x": None}, scope="app")
+    shown = filled("show", "user-alice", "--state").out
+    assert "session  step = 3\n" in shown
+    assert 'user     lang = "it"\n' in shown
+    assert "\x1b" not in shown
+    (found,) = filled("show", "user-alice", "--state", "--json").json_lines
+    assert found == {"session": {"evil": EVIL, "step": 3}, "user": {"lang": "it"}, "app": {}}
+    (found,) = filled("show", "user-bob", "--state", "--json").json_lines
+    assert found == {"session": {}, "app": {"x": None}}
+
+
+@pytest.mark.parametrize("arguments", [["show", "nobody"], ["show", "nobody", "--state"], ["export", "nobody"]])
 def test_a_session_that_is_not_there_is_an_error(filled: Shell, arguments: Sequence[str]) -> None:
     run = filled(*arguments)
     assert run.code == 1
@@ -525,11 +546,29 @@ def test_import_says_what_became_of_taken_ids(filled: Shell) -> None:
     require_one_error_line(failed)
     assert failed.err == (
         "error: line 2 of all.jsonl: there is a session 'user-alice' already; 0 conversations before it are stored; "
-        "go on with --on-conflict skip|replace|new-id\n"
+        "go on with --on-conflict skip|replace|new-id|merge\n"
     )
     assert "2 skipped" in filled("import", "all.jsonl", "--on-conflict", "skip").err
     assert "2 of them replaced others" in filled("import", "all.jsonl", "--on-conflict", "replace").err
     assert "user-alice is now user-alice-2" in filled("import", "all.jsonl", "--on-conflict", "new-id").err
+
+
+def test_a_purge_without_yes_is_refused_in_one_sentence(filled: Shell) -> None:
+    refused = filled("outbox", "purge")
+    assert (refused.code, refused.err) == (2, "error: nothing brings purged events back; add --yes\n")
+
+
+def test_only_an_import_is_told_of_its_options(filled: Shell) -> None:
+    failed = filled("fork", "user-alice", "user-alice")
+    assert (failed.code, failed.err) == (1, "error: there is a session 'user-alice' already; give the fork another id\n")
+    behind = filled("fork", "user-alice", "try", "--at", "99")
+    assert (behind.code, behind.err) == (2, "error: at: must be at most 3, the seq that the session gave last\n")
+    filled("export", "-o", "all.jsonl")
+    with sessionstore.open(filled.store) as store:
+        store.truncate("user-alice", after=0)
+        store.append("user-alice", "user", "something else")
+    failed = filled("import", "all.jsonl", "--on-conflict", "merge")
+    assert failed.err.endswith("; go on with --on-conflict skip|replace|new-id\n")
 
 
 def test_a_taken_id_of_a_file_with_one_message_a_line_is_the_file_s(filled: Shell) -> None:
@@ -553,9 +592,8 @@ def test_what_show_writes_is_no_file_to_import(filled: Shell) -> None:
 
 def test_a_json_array_is_refused_with_a_hint(shell: Shell) -> None:
     run = shell("import", "-", stdin=b'[{"messages": []}]')
-    assert (run.code, run.err) == (
-        1, "error: line 1 of stdin: is not a JSON object; JSONL has one JSON value a line, no array around them\n",
-    )  # fmt: skip
+    hint = "and JSONL has one JSON value a line; a session file of go-deep-agent needs its format named"
+    assert (run.code, run.err) == (1, f"error: line 1 of stdin: is a JSON array, {hint}\n")
 
 
 def test_an_export_over_a_database_is_refused_without_an_argument_s_name(filled: Shell) -> None:
@@ -585,6 +623,22 @@ def test_import_takes_an_id_for_a_file_of_messages(shell: Shell) -> None:
 def test_export_takes_filters(filled: Shell) -> None:
     run = filled("export", "--format", "openai", "--agent", "helper", "--tag", "good", "--since", "1h")
     assert [line["session_id"] for line in run.json_lines] == ["user-alice"]
+
+
+def test_other_programs_files_go_in_and_out(shell: Shell) -> None:
+    (shell.folder / "memories").mkdir()
+    (shell.folder / "memories" / "chat.json").write_text('[{"Role": "user", "Content": "é"}]')
+    run = shell("import", "memories")
+    assert (run.code, run.err) == (0, "memories: 1 conversation, 1 message stored\n")
+    out = shell("export", "--format", "go-deep-agent", "-o", "out")
+    assert (out.code, [path.name for path in (shell.folder / "out").iterdir()]) == (0, ["chat.json"])
+    assert "<!DOCTYPE html>" in shell("export", "--format", "html", "chat").out
+    assert shell("export", "--format", "markdown", "chat").out.startswith("# chat\n")
+    table = shell("export", "--format", "csv", "--view", "v_messages")
+    assert table.out.startswith("namespace,session_id,")
+    assert table.err.startswith("1 row, ")
+    wrong = shell("export", "--format", "csv")
+    assert (wrong.code, wrong.err) == (2, "error: view: goes with the formats csv and parquet, which need one\n")
 
 
 def test_a_reader_that_leaves_early_is_no_traceback(filled: Shell) -> None:
@@ -674,6 +728,39 @@ def test_query_as_json_has_every_column_and_number(told: Shell) -> None:
     require_one_error_line(twice)
     assert "AS" in twice.err
     assert told("query", "SELECT 1e999 AS x, -1e999 AS y", "--json").json == {"x": "inf", "y": "-inf"}
+
+
+# Interrupts the command line while it loads a module.
+INTERRUPTED_AT = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+
+from sessionstore.cli import main
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["path"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "rich", "sessionstore.cli.app", "sessionstore.cli.looking"])
+def test_ctrl_c_while_modules_are_loaded_ends_quietly(module: str) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, module], capture_output=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_an_interrupted_copy_says_that_it_goes_on(told: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sessionstore.copying.Copying.finish", interrupted)
+        done = told.bare("copy", str(told.store), "copy.db")
+    assert done.code == 130
+    assert done.err == "interrupted; run the same again, and it goes on where it was\n"
+    assert told.bare("copy", str(told.store), "copy.db").code == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -770,7 +857,7 @@ def test_the_store_can_be_named_behind_the_verb(filled: Shell) -> None:
         ["show", "a", "b"],
         ["import"],
         ["import", "-", "--format", "csv"],
-        ["import", "-", "--on-conflict", "merge"],
+        ["import", "-", "--on-conflict", "blend"],
         ["import", "-", "-", "--session-id", "x"],
         ["export", "id", "--tag", "x"],
         ["export", "--all-namespaces", "--format", "openai"],

@@ -36,7 +36,7 @@ from sessionstore import (
     ToolCall,
     ToolCallReport,
 )
-from sessionstore.values.receipts import ExportReceipt, ImportReceipt
+from sessionstore.values.receipts import BackupReceipt, ExportReceipt, ImportReceipt, RestoreReceipt, VacuumReceipt
 
 
 def shout(word: str) -> str:
@@ -102,6 +102,9 @@ def the_store(store: SessionStore) -> None:
     store.timer("x", session="s")  # type: ignore[call-arg]
     assert_type(store.import_file("a.jsonl"), ImportReceipt)
     assert_type(store.export_file(Path("a.jsonl")), ExportReceipt)
+    assert_type(store.backup(Path("b.db"), overwrite=True), BackupReceipt)
+    assert_type(store.vacuum(full=True), VacuumReceipt)
+    assert_type(sessionstore.restore("b.db", Path("a.db"), key=None), RestoreReceipt)
     assert_type(store.drain(timeout=1.5, limit=10), DrainReceipt)
     assert_type(store.flush(5), bool)
     store.set_remote(Remote("https://api.example.com", str, sync_messages=True, on_full="raise"), replace=True)
@@ -184,6 +187,9 @@ async def the_async_store(store: AsyncSessionStore) -> None:
     assert_type(store.track(), AsyncTimer)
     assert_type(store.track(shout)("x"), str)
     assert_type(await store.import_file("a.jsonl"), ImportReceipt)
+    assert_type(await store.backup("b.db"), BackupReceipt)
+    assert_type(await store.vacuum(), VacuumReceipt)
+    assert_type(await sessionstore.arestore("b.db", "a.db"), RestoreReceipt)
     assert_type(await store.export_file("a.jsonl"), ExportReceipt)
     assert_type(await store.close(), None)
     assert_type(await store.aclose(), None)

@@ -61,6 +61,14 @@ ROWS = {
         "last 50 of a random session, packed key", "fill 100 in random order, packed key", "file, packed key",
         "file, WITHOUT ROWID",
     ),
+    "append-search": (
+        "append a turn, search deferred, FULL", "append a turn, search on, FULL", "append a turn, search deferred, NORMAL",
+        "append a turn, search on, NORMAL",
+    ),
+    "search": (
+        "search of 900 messages, a rare word", "search of 900 messages, a word in 0.1 %",
+        "search of 900 messages, a word in half, newest", "search of 900 messages, a word in half, one session",
+    ),
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import sessionstore
 from sessionstore import errors
-from sessionstore.database.faults import is_busy, translated
+from sessionstore.database.faults import is_busy, is_storage_failure, translated
 
 PATH = "/data/agent.db"
 
@@ -45,6 +45,7 @@ EXAMPLES = [
     errors.RejectedError("the remote does not accept the question: HTTP 422", status=422),
     errors.RedirectRefusedError("the remote points to another address (HTTP 302)", status=302),
     errors.ResponseError("the remote answered HTTP 200 without JSON", status=200),
+    errors.SearchUnavailableError("search is off"),
     errors.ForkedStoreError(),
     errors.ClosedStoreError(),
 ]
@@ -188,6 +189,25 @@ def test_an_error_of_the_driver_becomes_ours(code: int, name: str, kind: type[Ex
     assert type(mine) is kind
     assert str(mine).startswith(PATH)
     assert is_busy(error) is (kind is errors.StoreBusyError)
+
+
+@pytest.mark.parametrize("code", [None, sqlite3.SQLITE_ERROR])
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("database or disk is full", errors.DiskFullError),
+        ("disk I/O error", errors.StoreIOError),
+        ("database is locked", errors.StoreBusyError),
+        ("database disk image is malformed", errors.StoreCorruptError),
+    ],
+)
+def test_an_error_without_its_code_is_known_by_its_words(text: str, kind: type[Exception], code: int | None) -> None:
+    """As SQLCipher gives them in its export and from a backup."""
+    error = sqlite3.OperationalError(text)
+    if code is not None:
+        error.sqlite_errorcode = code
+    assert type(translated(error, PATH)) is kind
+    assert is_storage_failure(error) is (kind is errors.StoreIOError)
 
 
 def test_undecodable_text_and_broken_constraints_are_damage() -> None:

@@ -149,6 +149,15 @@ def test_the_pace_doubles_with_each_success_and_falls_after_trouble() -> None:
     assert pace.requests == 1
 
 
+def test_a_new_sender_goes_on_with_the_pace_of_those_that_failed() -> None:
+    paces = []
+    for failures in range(1, 5):
+        pace = Pace()
+        pace.go_on_after(failures)
+        paces.append(pace.events)
+    assert paces == [31, 1, 1, 1]
+
+
 def test_a_size_that_was_too_large_is_not_tried_again() -> None:
     pace = Pace()
     pace.too_large(400)
