@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from . import (
     appending,
+    compressing,
     concurrency,
     conversations,
     delivering,
+    forking,
     layouts,
     listing,
     percentiles,
     processes,
     reading,
+    searching,
     starting,
     sweeping,
 )
@@ -24,6 +27,9 @@ ITEMS: tuple[Item, ...] = (
     *reading.ITEMS,
     *listing.ITEMS,
     *conversations.ITEMS,
+    *forking.ITEMS,
+    *searching.ITEMS,
+    *compressing.ITEMS,
     *delivering.ITEMS,
     *sweeping.ITEMS,
     *percentiles.ITEMS,
