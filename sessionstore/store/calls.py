@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
-from .. import inputs
+from .. import inputs, queries
 from ..config import StoreSettings
 from ..database.database import Database
 from ..database.registry import release
@@ -14,6 +15,9 @@ from ..database.transaction import Work
 from ..errors import ClosedStoreError, ReadOnlyStoreError
 
 T = TypeVar("T")
+
+# Seconds in which others get their turn to write, between two parts of a merge.
+_MERGE_PAUSE: Final = 0.002
 
 
 class Calls:
@@ -78,6 +82,13 @@ class Calls:
         """Write only if there is nothing to read: a commit costs a sync of the disk."""
         found = self._read(read)
         return self._write(write, full=full) if found is None else found
+
+    def _merge_search_index(self) -> None:
+        """Drop what the index says of deleted messages. Others get their turns between the parts."""
+        more = self._write(lambda db: queries.search_index.merge_some(db, begin=True))
+        while more:
+            time.sleep(_MERGE_PAUSE)
+            more = self._write(lambda db: queries.search_index.merge_some(db, begin=False))
 
     def _require_open(self) -> None:
         if self._closed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Literal, Unpack
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ..queries.erasing import Choice
 
 _FORKS: Final = ("raise", "erase", "keep")
-# In the pause before the next step others get their turn to write.
-_PAUSE: Final = 0.002
 
 
 class EraseCalls(Calls):
@@ -103,10 +100,7 @@ class EraseCalls(Calls):
 
     def _merge_index(self) -> Iterator[str]:
         try:
-            more = self._write(lambda db: queries.search_index.merge_some(db, begin=True))
-            while more:
-                time.sleep(_PAUSE)
-                more = self._write(lambda db: queries.search_index.merge_some(db, begin=False))
+            self._merge_search_index()
         except (StoreBusyError, DiskFullError) as error:
             # The rows are gone: the call may not fail for this.
             yield f"the search index may hold words: {error}"

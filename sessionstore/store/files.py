@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Unpack
 
-from .. import inputs, queries
+from .. import inputs
 from ..arguments import SessionFilters
 from ..database.transaction import Transaction
 from ..errors import ConfigError, InvalidInputError
@@ -223,12 +223,6 @@ class FileCalls(Calls):
             vacuums.give_back(database, timeout=timeout, progress=progress)
         complete = vacuums.empty_log(database, path, timeout=timeout)
         return VacuumReceipt(full=rebuilt, bytes_before=before, bytes_after=size(), complete=complete)
-
-    def _merge_search_index(self) -> None:
-        """Drop what the index says of deleted messages. Others get their turns between the parts."""
-        more = self._write(lambda db: queries.search_index.merge_some(db, begin=True))
-        while more:
-            more = self._write(lambda db: queries.search_index.merge_some(db, begin=False))
 
     def _own_path(self) -> Path:
         path = self._database.path
