@@ -195,9 +195,8 @@ class Delivery:
         if len(items) == 1:
             event = items[0].event
             refusal = self._refusal(event, verdict, counts=self._others_were_sent(event))
-            # If it is the oldest and breaks the remote, the next try must begin with another stream.
-            least = aside(pace.strikes, base=self._remembered.base) if is_outage else refusal.wait
-            refused.append(refusal._replace(wait=max(refusal.wait, least)))
+            # If it is the oldest and breaks the remote, the next request must be about another stream, in this pass or the next.
+            refused.append(refusal._replace(wait=max(refusal.wait, aside(pace.strikes, base=self._remembered.base))))
         else:
             # The next claim takes fewer at once.
             self._parts.clear()

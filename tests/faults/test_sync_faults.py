@@ -863,10 +863,12 @@ def test_a_server_error_costs_no_attempt(
     agent: SessionStore, proxy: FaultProxy, backend: BatchBackend, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(settlement, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(clock, "utc_now", frozen := FrozenClock())
     count = fill(agent)
     proxy.fault = on_events(answers(status))
     for _ in range(4):
         assert agent.drain().paused is None
+        frozen.go(minutes=1)
     assert_untouched(agent, count)
     found = standing(agent)
     assert (found.failures, found.dead) == (4, 0)
