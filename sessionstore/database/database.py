@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -13,6 +14,7 @@ from ..config import OpenOptions
 from ..errors import (
     ClosedStoreError,
     ConfigError,
+    DiskFullError,
     ForeignDatabaseError,
     ForkedStoreError,
     NotADatabaseError,
@@ -26,6 +28,7 @@ from ..errors import (
     WrongKeyError,
 )
 from ..keys import EncryptionKey
+from ..logs import log
 from . import conversions, encryption, engine, filesystem, paths, restores, upgrade
 from .faults import translated
 from .jobs import WriteJob
@@ -329,11 +332,22 @@ class Database:
             self.journal_reason = "the file is only read"
         else:
             self._choose_journal(driver)
-            if log_bytes:
-                busy, pages, copied = engine.checkpoint(driver, "PASSIVE")
-                log_bytes = 0 if not busy and pages == copied else log_bytes
+            if log_bytes and self._copies_log(driver, path):
+                log_bytes = 0
         if not log_bytes:
             self.check_size(driver)
+
+    def _copies_log(self, driver: sqlite3.Connection, path: Path) -> bool:
+        """Whether the whole log is in the database now. On a full disk it stays where it is, and can be read all the same."""
+        try:
+            busy, pages, copied = engine.checkpoint(driver, "PASSIVE")
+        except sqlite3.OperationalError as error:
+            reason = translated(error, path)
+            if not isinstance(reason, DiskFullError):
+                raise
+            log(logging.WARNING, "checkpoint_failed", "a checkpoint failed; the next one tries again", reason=reason)
+            return False
+        return not busy and pages == copied
 
     def _choose_journal(self, driver: sqlite3.Connection) -> None:
         self.journal_mode = engine.journal_mode(driver)
