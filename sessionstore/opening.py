@@ -25,7 +25,7 @@ from .config import (
 from .database import paths, restores
 from .database.database import Database
 from .database.encryption import require_driver
-from .database.registry import acquire, open_in_memory
+from .database.registry import acquire, open_in_memory, withdraw
 from .errors import ConfigError, InvalidInputError, StoreOpenError
 from .keys import VARIABLE as KEY_VARIABLE
 from .keys import EncryptionKey, Given, environment_key
@@ -124,13 +124,15 @@ def open(
         compress_over=compress_over,
     )
     options = OpenOptions(must_exist, create_parents, read_only, migrate, follow_symlinks, strict_permissions)
-    store = SessionStore(_database(location, options, key, in_memory=in_memory, timeout=settings.busy_timeout), settings)
+    user = object()
     try:
+        database = _database(location, options, key, user, in_memory=in_memory, timeout=settings.busy_timeout)
+        store = SessionStore(database, settings, user=user)
         _set_remote(store, remote, api_key)
+        return store
     except BaseException:
-        store.close(drain_timeout=0)
+        withdraw(user, timeout=settings.busy_timeout)
         raise
-    return store
 
 
 def _set_remote(store: SessionStore, remote: Remote | str | None | Unset, api_key: ApiKey | None) -> None:
@@ -165,21 +167,27 @@ def _seconds(name: str, given: float | timedelta | None) -> float | None:
 
 
 def _database(
-    location: str | Path | None, options: OpenOptions, key: EncryptionKey | None | Unset, *, in_memory: bool, timeout: float
+    location: str | Path | None,
+    options: OpenOptions,
+    key: EncryptionKey | None | Unset,
+    user: object,
+    *,
+    in_memory: bool,
+    timeout: float,
 ) -> Database:
     if not isinstance(in_memory, bool):
         raise ConfigError("in_memory: must be True or False")
     if in_memory:
         if location is not None or options != OpenOptions() or not (key is None or isinstance(key, Unset)):
             raise ConfigError("in_memory=True takes no location, no key and no option about files")
-        return open_in_memory(timeout=timeout)
+        return open_in_memory(user, timeout=timeout)
     path, own_folder = locate(location)
     resolved = resolved_key(key)
     while True:
         restores.settle(paths.absolute(path, follow=options.follow_symlinks), timeout=timeout)
         file = paths.prepare(path, options, own_folder=own_folder)
         try:
-            return acquire(file, options, key=resolved, timeout=timeout)
+            return acquire(file, options, user, key=resolved, timeout=timeout)
         except StoreOpenError:
             # A restore may have ended while this waited for it: then the file that is there now is opened.
             if not paths.is_replaced(file):

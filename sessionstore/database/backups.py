@@ -205,16 +205,17 @@ def _alone_at(target: Path) -> Iterator[None]:
     path = paths.sidecar(target, PARTIAL_SUFFIX + paths.LOCK_SUFFIX)
     lock = SidecarLock(path)
     try:
-        lock.acquire(time.monotonic())
-    except StoreBusyError:
-        lock.close()
-        raise StoreBusyError(target, "another backup is being written there; let it end, or choose another name") from None
-    try:
-        yield
+        try:
+            lock.acquire(time.monotonic())
+        except StoreBusyError:
+            raise StoreBusyError(target, "another backup is being written there; let it end, or choose another name") from None
+        try:
+            yield
+        finally:
+            if os.name == "posix":
+                path.unlink(missing_ok=True)
+            lock.release()
     finally:
-        if os.name == "posix":
-            path.unlink(missing_ok=True)
-        lock.release()
         lock.close()
 
 

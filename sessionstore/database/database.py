@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -30,7 +32,7 @@ from ..errors import (
 from ..keys import EncryptionKey
 from ..logs import log
 from . import conversions, encryption, engine, filesystem, paths, restores, upgrade
-from .faults import translated
+from .faults import interrupt_behind, translated
 from .jobs import WriteJob
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
@@ -52,7 +54,7 @@ _NEVER_STORES: Final = (ForeignDatabaseError, NotADatabaseError, WrongKeyError)
 
 
 class Database:
-    """An open file. Several stores may share it; the last one closes it.
+    """A file that `connect` opens. Several stores may share it; the last one closes it.
 
     Attributes:
         path: The file, None in memory.
@@ -65,11 +67,17 @@ class Database:
         workers: Threads that run reads for awaiting tasks.
         tally: What this process counts about its use of the file.
         remote: The remote of the file, with the key that this process has for it; None if it has none.
+        users: What the stores on it are told apart by.
+        is_opening: Whether it is being opened just now.
+        is_closed: Whether nothing of it is open any more.
+        writer: Where writes run, once it is open.
+        readers: Where reads run, likewise.
     """
 
-    def __init__(
-        self, file: paths.PreparedFile | None, options: OpenOptions, *, key: EncryptionKey | None = None, timeout: float
-    ) -> None:
+    writer: Writer
+    readers: Readers
+
+    def __init__(self, file: paths.PreparedFile | None, options: OpenOptions, *, key: EncryptionKey | None = None) -> None:
         engine.require_usable_sqlite()
         self.path = file.path if file else None
         self.key = key
@@ -79,17 +87,48 @@ class Database:
         self.workers = Workers("sessionstore-reader", READER_THREADS)
         self.tally = Tally()
         self.remote: Remote | None = None
-        self.users = 0
+        self.users: set[object] = set()
         self.identity = file.identity if file else None
-        self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = None
-        self._is_closed = False
+        self.is_opening = self.is_closed = False
+        # Until it is open, and when it is no more.
+        self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = ClosedStoreError
+        self._lock: ProcessLock = NoLock()
         self._unclosed: list[Transaction] = []
         self._immutable = False
         self._engine = engine.make_engine(self._connect)
         self.journal_mode = "memory"
         self.journal_reason = "the store is in memory"
-        self.writer = self._open_writer(options, timeout)
-        self.readers: Readers = WriterAsReader(self.writer) if self.path is None else ReaderPool(self._open_reader, self.name)
+
+    def connect(self, options: OpenOptions, *, timeout: float) -> None:
+        """Connect to the file, and make or upgrade the store in it. What fails or is interrupted is closed again.
+
+        Raises:
+            StoreOpenError: It cannot be opened; the subclasses say why.
+        """
+        handled = sys.exception()
+        self.is_opening = True
+        try:
+            self._open_writer(options, timeout)
+            self.readers = WriterAsReader(self.writer) if self.path is None else ReaderPool(self._open_reader, self.name)
+            self._fault = None
+        except Exception as error:
+            interrupt = interrupt_behind(error, handled=handled)
+            if interrupt is not None:
+                raise interrupt from None
+            mine = self._open_error(error)
+            self._give_up(timeout)
+            if isinstance(mine, _NEVER_STORES):
+                self._lock.remove_if_new()
+            raise mine from error
+        finally:
+            self.is_opening = False
+            if self._fault is not None:
+                self._give_up(0)
+
+    def _give_up(self, timeout: float) -> None:
+        # Where another process holds the lock, the next one that opens the file here closes what is left.
+        with suppress(StoreBusyError):
+            self.close(timeout=timeout)
 
     @property
     def sqlite_version(self) -> tuple[int, int, int]:
@@ -133,16 +172,21 @@ class Database:
         """Wait for running calls, then close every connection under the writer lock.
 
         Raises:
-            StoreBusyError: Another process held the lock; a second call tries again.
+            StoreBusyError: Another process held the lock; a second call tries again, as it goes on after an interrupt.
         """
-        if self._fault is ForkedStoreError or self._is_closed:
+        if self._fault is ForkedStoreError or self.is_closed:
             return
         self._fault = ClosedStoreError
         self.workers.stop()
         started = time.monotonic()
-        self._unclosed += self.readers.take_all(timeout=timeout)
-        self.writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=self._unclosed)
-        self._is_closed = True
+        # One that was interrupted while it was opened may have neither.
+        readers, writer = getattr(self, "readers", None), getattr(self, "writer", None)
+        if readers is not None:
+            self._unclosed += readers.take_all(timeout=timeout)
+        if writer is not None:
+            writer.close(timeout=max(0.1, timeout - (time.monotonic() - started)), also=self._unclosed)
+        self._lock.close()
+        self.is_closed = True
 
     def pause(self, *, timeout: float) -> bool:
         """Before a fork: close every connection and hold all calls back; False if a call does not end in time.
@@ -169,7 +213,7 @@ class Database:
         self._fault = ForkedStoreError
         # A thread that is not in this process may have held the old one's lock.
         self.tally = Tally()
-        self.writer.abandon_lock()
+        self._lock.close()
 
     def rekey(self, key: EncryptionKey, *, timeout: float) -> None:
         """Encrypt the file with another key, in one transaction that a kill leaves done or undone.
@@ -248,35 +292,20 @@ class Database:
         engine.make_reader(engine.driver_of(connection))
         return connection
 
-    def _open_writer(self, options: OpenOptions, timeout: float) -> Writer:
+    def _open_writer(self, options: OpenOptions, timeout: float) -> None:
         if self.path is not None:
             encryption.refuse_plain(self.path, self.key)
             self._immutable = self.read_only and self._must_be_immutable(self.path)
-        lock = self._open_lock()
-        try:
-            if self.path is not None:
-                self._look_beside(self.path, lock, timeout)
-            writer = Writer(self._open_connection, lock, self.path, wal=not self.read_only)
-        except Exception as error:
-            mine = self._open_error(error)
-            if isinstance(mine, _NEVER_STORES):
-                lock.remove_if_new()
-            lock.close()
-            raise mine from error
-        try:
-            writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
-        except Exception as error:
-            writer.close(timeout=timeout)
-            mine = self._open_error(error)
-            if isinstance(mine, _NEVER_STORES):
-                lock.remove_if_new()
-            raise mine from error
-        return writer
+        self._lock = self._open_lock()
+        if self.path is not None:
+            self._look_beside(self.path, timeout)
+        self.writer = Writer(self._open_connection, self._lock, self.path, wal=not self.read_only)
+        self.writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
 
-    def _look_beside(self, path: Path, lock: ProcessLock, timeout: float) -> None:
+    def _look_beside(self, path: Path, timeout: float) -> None:
         """Refuse a log that is another file's, and remove what killed programs left."""
-        lock.acquire(time.monotonic() + timeout)
         try:
+            self._lock.acquire(time.monotonic() + timeout)
             if not self.read_only:
                 conversions.remove_leftovers(path)
                 restores.remove_partial(path)
@@ -285,7 +314,7 @@ class Database:
             if not self.read_only and is_no_log(path):
                 self._warn(f"{path}: what lies beside it as its write-ahead log is none and is ignored")
         finally:
-            lock.release()
+            self._lock.release()
 
     def _open_lock(self) -> ProcessLock:
         if self.path is None or self.read_only:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
@@ -62,19 +63,30 @@ def require_usable_sqlite() -> None:
 
 def make_engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
     """An engine whose connections are in driver autocommit: transactions begin and end where this library says so."""
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
     # At DEBUG SQLAlchemy would log every row it reads, and rows hold the text of messages.
     logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").setLevel(logging.WARNING)
-    return create_engine(
+    engine = create_engine(
         "sqlite+pysqlite://",
         creator=connect,
         poolclass=NullPool,
+        pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
         logging_name=_LOGGING_NAME,
     )
+    event.listen(engine, "close", _end_transaction)
+    return engine
+
+
+def _end_transaction(connection: sqlite3.Connection, _: object) -> None:
+    # After an interrupt cursors may live on in its traceback, and SQLite keeps the locks of a closed connection until they end.
+    with suppress(sqlite3.ProgrammingError):
+        # It may be closed already.
+        if connection.in_transaction:
+            connection.rollback()
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

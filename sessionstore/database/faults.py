@@ -62,6 +62,21 @@ def translated(error: sqlite3.Error, path: str | PathLike[str]) -> SessionStoreE
     return StoreIOError(path, f"SQLite failed: {error} ({_name(error)})")
 
 
+def interrupt_behind(error: BaseException, *, handled: BaseException | None) -> BaseException | None:
+    """The interrupt (Ctrl-C, the end of the program) after which an error came up while things were undone, None if there was none.
+
+    Args:
+        error: What was raised in the end.
+        handled: What the caller was handling when it began; that is no matter of ours.
+    """
+    found: BaseException | None = error
+    while found is not None and found is not handled:
+        if not isinstance(found, Exception):
+            return found
+        found = found.__context__
+    return None
+
+
 def _input_output(error: sqlite3.Error, path: str | PathLike[str]) -> SessionStoreError:
     # SQLite reports a file size limit as a failed write; only the operating system's last error could tell more.
     if _name(error) == "SQLITE_IOERR_CORRUPTFS":

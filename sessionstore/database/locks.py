@@ -10,10 +10,12 @@ import os
 import random
 import sys
 import time
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Final, Protocol
 
-from ..errors import StoreBusyError
+from ..errors import ClosedStoreError, StoreBusyError
 from .paths import PRIVATE_FILE
 
 # Between tries, in seconds. Short and random: the worst wait of four processes was ten times shorter than with SQLite's own.
@@ -27,7 +29,11 @@ def pause() -> None:
 
 
 class ProcessLock(Protocol):
-    """A lock between processes."""
+    """A lock between processes.
+
+    Taking it can be interrupted when it is taken already. So it is taken within the `try` that releases it: releasing what was not
+    taken does nothing, as does a second close.
+    """
 
     waits: int
 
@@ -65,30 +71,42 @@ class NoLock:
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 0, os.SEEK_SET)
+    def _try_lock(file: FileIO) -> bool:
+        file.seek(0)
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
 
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    def _unlock(file: FileIO) -> None:
+        file.seek(0)
+        # It may not be locked.
+        with suppress(OSError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
 else:
     import fcntl
 
-    def _try_lock(descriptor: int) -> bool:
+    def _try_lock(file: FileIO) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def _unlock(file: FileIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class _LockFile(FileIO):
+    """An open file whose lock ends with it, also when an interrupt keeps it from being closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r+", opener=_open)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class SidecarLock:
@@ -98,29 +116,33 @@ class SidecarLock:
         self.waits = 0
         self._path = path
         self._is_new = not path.exists()
-        self._descriptor = _open(path)
+        self._file = _LockFile(path)
 
     def acquire(self, deadline: float) -> None:
         """Take the lock, trying until `deadline` on the monotonic clock.
 
         Raises:
             StoreBusyError: Another process held it all the time.
+            ClosedStoreError: It was closed.
         """
-        if _try_lock(self._descriptor) and self._is_there():
+        if self._file.closed:
+            raise ClosedStoreError
+        if _try_lock(self._file) and self._is_there():
             return
         self.waits += 1
-        while not (_try_lock(self._descriptor) and self._is_there()):
+        while not (_try_lock(self._file) and self._is_there()):
             if time.monotonic() >= deadline:
                 raise StoreBusyError(self._path, "another process held the store's write lock past the busy_timeout; try again")
             pause()
 
     def release(self) -> None:
         """Let the next process in."""
-        _unlock(self._descriptor)
+        if not self._file.closed:
+            _unlock(self._file)
 
     def close(self) -> None:
         """Give up the descriptor; in a forked child this leaves the parent's lock alone."""
-        os.close(self._descriptor)
+        self._file.close()
 
     def remove_if_new(self) -> None:
         """Leave nothing beside a file that turned out to be no store."""
@@ -128,14 +150,13 @@ class SidecarLock:
             self._path.unlink(missing_ok=True)
 
     def _is_there(self) -> bool:
-        if os.fstat(self._descriptor).st_nlink:
+        if os.fstat(self._file.fileno()).st_nlink:
             return True
         # Somebody removed the file: a lock on the lost one keeps nobody out.
-        os.close(self._descriptor)
-        self._descriptor = _open(self._path)
+        lost, self._file = self._file, _LockFile(self._path)
+        lost.close()
         return False
 
 
-def _open(path: Path) -> int:
-    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    return os.open(path, flags, PRIVATE_FILE)
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), PRIVATE_FILE)

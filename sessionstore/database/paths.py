@@ -188,7 +188,7 @@ def _prepare_folder(folder: Path, *, create: bool) -> None:
     except FileNotFoundError:
         if not create:
             hint = "; ~ is not expanded, use Path(...).expanduser()" if "~" in folder.parts else ""
-            raise StoreOpenError(folder, f"there is no such folder; create it, or pass create_parents=True{hint}") from None
+            raise StoreOpenError(folder, f"there is no such folder; create it, or open(..., create_parents=True){hint}") from None
         _make_private_folders(folder)
         return
     if not stat.S_ISDIR(found.st_mode):

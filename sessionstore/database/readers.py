@@ -6,6 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from .. import clock
 from ..errors import ClosedStoreError, StoreBusyError, StoreCorruptError, StoreIOError
+from .locks import pause
 from .transaction import Transaction, Work, own_error, raise_own
 from .upgrade import require_head
 
@@ -55,7 +57,8 @@ class ReaderPool:
         self._connect = connect
         self._name = name
         self._idle: SimpleQueue[Transaction] = SimpleQueue()
-        self._all: list[Transaction] = []
+        # One that an interrupt takes out of the hands of its reader is forgotten, and another one opened for it.
+        self._all: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._growing = threading.Lock()
         self._closed = False
 
@@ -75,7 +78,11 @@ class ReaderPool:
             try:
                 if db.driver.in_transaction:
                     db.driver.execute("ROLLBACK")
-            finally:
+            except sqlite3.Error:
+                # SQLAlchemy closes a connection that it was interrupted in.
+                self._all.discard(db)
+                db.driver.close()
+            else:
                 self._idle.put(db)
 
     def _refuse_upgraded(self, db: Transaction, error: Exception) -> None:
@@ -92,7 +99,13 @@ class ReaderPool:
     def take_all(self, *, timeout: float) -> list[Transaction]:
         """Refuse new reads, wait for the running ones, and hand over the connections to be closed."""
         self._closed = True
-        return self._gather(time.monotonic() + timeout)
+        deadline = time.monotonic() + timeout
+        while self.running and time.monotonic() < deadline:
+            pause()
+        if not self.running:
+            # They stay where they are: an interrupt loses none.
+            return list(self._all)
+        return self._gather(deadline)
 
     def pause(self, *, deadline: float) -> bool:
         """Hold new reads back, wait for the running ones, and close the connections; False if one does not end in time."""
@@ -152,7 +165,7 @@ class ReaderPool:
             db = Transaction(self._connect(), self._name)
         except Exception as error:  # noqa: BLE001 - raised again, in our words
             raise_own(error, self._name)
-        self._all.append(db)
+        self._all.add(db)
         return db
 
 

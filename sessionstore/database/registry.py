@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,19 +34,16 @@ class _Registry:
         self.in_memory: set[Database] = set()
         self.inherited: set[FileIdentity] = set()
         self.paused: list[Database] = []
-        self.held: list[threading.Lock] = []
-        self._lock = threading.Lock()
-        self._turns: dict[FileIdentity, threading.Lock] = {}
+        self.held: list[threading.RLock] = []
+        self._turns: dict[FileIdentity, threading.RLock] = {}
 
-    def turn(self, identity: FileIdentity) -> threading.Lock:
-        """The lock under which one file is opened and closed."""
-        with self._lock:
-            return self._turns.setdefault(identity, threading.Lock())
+    def turn(self, identity: FileIdentity) -> threading.RLock:
+        """The lock under which one file is opened and closed; whoever is interrupted while holding it can take it again."""
+        return self._turns.setdefault(identity, threading.RLock())
 
-    def turns(self) -> list[threading.Lock]:
+    def turns(self) -> list[threading.RLock]:
         """The locks of all files that were ever open."""
-        with self._lock:
-            return list(self._turns.values())
+        return list(self._turns.values())
 
     def all(self) -> list[Database]:
         """Every open database."""
@@ -56,8 +53,10 @@ class _Registry:
 _registry = _Registry()
 
 
-def acquire(file: PreparedFile, options: OpenOptions, *, key: EncryptionKey | None = None, timeout: float) -> Database:
-    """The open database of a file: the one that this process has already, or a new one.
+def acquire(
+    file: PreparedFile, options: OpenOptions, user: object, *, key: EncryptionKey | None = None, timeout: float
+) -> Database:
+    """The open database of a file, for a new user: the one that this process has already, or a new one.
 
     Raises:
         ConfigError: It is open for reading only, and now for writing.
@@ -71,54 +70,71 @@ def acquire(file: PreparedFile, options: OpenOptions, *, key: EncryptionKey | No
     with _registry.turn(file.identity):
         before = shared = _registry.files.get(file.identity)
         if shared is not None and not shared.users:
-            # Its last store could not close it, because another process held the lock.
+            # Its last store could not close it, because another process held the lock, or it was interrupted there or in opening.
             shared.close(timeout=timeout)
             shared = None
         if shared is None:
-            shared = Database(file, options, key=key, timeout=timeout)
-            _registry.files[file.identity] = shared
+            # Known before it is opened, so that what an interrupt leaves of it can be closed.
+            shared = _registry.files[file.identity] = Database(file, options, key=key)
+            try:
+                shared.connect(options, timeout=timeout)
+            finally:
+                if shared.is_closed:
+                    _forget(shared, file.identity)
         else:
             encryption.refuse_other_key(file.path, shared.key, key)
         if shared.read_only and not options.read_only:
             raise ConfigError(f"{file.path}: is open with read_only=True in this process; close that store first")
-        shared.users += 1
+        shared.users.add(user)
     # Not under the lock: what a program does with its logs may open a store.
     if shared is not before:
         _tell_opened(shared)
     return shared
 
 
-def open_in_memory(*, timeout: float) -> Database:
+def open_in_memory(user: object, *, timeout: float) -> Database:
     """A new database that lives as long as its store."""
     _watch_process()
-    database = Database(None, OpenOptions(), timeout=timeout)
-    database.users = 1
+    database = Database(None, OpenOptions())
+    database.connect(OpenOptions(), timeout=timeout)
+    database.users.add(user)
     _registry.in_memory.add(database)
     _tell_opened(database)
     return database
 
 
-def release(database: Database, *, timeout: float) -> None:
-    """Close a database if nobody else in this process uses it."""
+def release(database: Database, user: object, *, timeout: float) -> None:
+    """Close a database if nobody else in this process uses it. After an interrupt a second call goes on."""
     identity = database.identity
     if identity is None:
         _registry.in_memory.discard(database)
         database.close(timeout=timeout)
-    elif not _leave(database, identity, timeout):
+    elif not _leave(database, identity, user, timeout):
         return
     log(logging.DEBUG, "store_closed", "a store was closed", path=database.name, commits=database.writer.commits)
 
 
-def _leave(database: Database, identity: FileIdentity, timeout: float) -> bool:
+def withdraw(user: object, *, timeout: float) -> None:
+    """Release what was opened for a user before something went wrong; it may be nothing."""
+    for database in _registry.all():
+        if user in database.users:
+            release(database, user, timeout=timeout)
+
+
+def _leave(database: Database, identity: FileIdentity, user: object, timeout: float) -> bool:
     """One user less; whether it was the last one, so that the database is closed now."""
     with _registry.turn(identity):
-        database.users = max(0, database.users - 1)
+        database.users.discard(user)
         if database.users:
             return False
         database.close(timeout=timeout)
-        if _registry.files.get(identity) is database:
-            del _registry.files[identity]
+        _forget(database, identity)
         return True
+
+
+def _forget(database: Database, identity: FileIdentity) -> None:
+    if _registry.files.get(identity) is database:
+        del _registry.files[identity]
 
 
 def _tell_opened(database: Database) -> None:
@@ -148,6 +164,12 @@ def kept_closed(path: Path, identity: FileIdentity | None) -> Iterator[None]:
     if identity in _registry.inherited:
         raise ForkedStoreError(_INHERITED)
     with _registry.turn(identity):
+        database = _registry.files.get(identity)
+        if database is not None and not database.users:
+            # An interrupt may have kept it from being closed.
+            with suppress(StoreBusyError):
+                database.close(timeout=0)
+                _forget(database, identity)
         if identity in _registry.files:
             raise StoreBusyError(path, "a store of this process has it open; close it first")
         yield
@@ -214,6 +236,8 @@ def _keep_for_ever(database: Database) -> None:
 
 def _close_at_exit() -> None:
     for database in _registry.all():
+        if database.is_opening:
+            continue
         try:
             database.close(timeout=_EXIT_TIMEOUT)
         except SessionStoreError:

@@ -67,7 +67,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "_now_text", "_seed", "_written_now", "core", "data_version", "driver", "enqueued", "gauge", "has_index", "now", "path",
+        "__weakref__", "_now_text", "_seed", "_written_now", "core", "data_version", "driver", "enqueued", "gauge", "has_index",
+        "now", "path",
     )  # fmt: skip
 
     def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
@@ -121,8 +122,11 @@ class Transaction:
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""
-        self.core.close()
-        self.driver.close()
+        try:
+            # It ends a transaction first, which `close` of the driver leaves to the last cursor.
+            self.core.close()
+        finally:
+            self.driver.close()
 
 
 Work: TypeAlias = Callable[[Transaction], T]

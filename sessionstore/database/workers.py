@@ -23,7 +23,8 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._unfinished = 0
         self._stopped = False
-        self._lock = threading.Lock()
+        # Whoever is interrupted while holding it can take it again.
+        self._lock = threading.RLock()
 
     def submit(self, call: Callable[[], None]) -> None:
         """Run a call on some thread, soon.
@@ -44,10 +45,10 @@ class Workers:
     def stop(self) -> None:
         """Let the threads end after what they have been given."""
         with self._lock:
-            if not self._stopped:
-                self._stopped = True
-                for _ in self._threads:
-                    self._calls.put(None)
+            self._stopped = True
+            # Also the second time: the first one may have been interrupted.
+            for _ in self._threads:
+                self._calls.put(None)
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:

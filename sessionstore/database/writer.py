@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -56,7 +55,7 @@ class Writer:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._closed = False
+        self._closed = self._ended = False
         self._can_reopen = path is not None
         self._synchronous_full: bool | None = None
         self._broken = False
@@ -90,8 +89,10 @@ class Writer:
             raise
         finally:
             # An interrupt can come between taking the mutex and knowing so; only its holder can release it.
-            with suppress(RuntimeError):
+            try:  # noqa: SIM105 - before a call of C no interrupt comes
                 self._mutex.release()
+            except RuntimeError:
+                pass
 
     def submit(self, job: WriteJob[Any]) -> None:
         """Queue a job for the writer thread; its `notify` tells when it is done.
@@ -108,20 +109,7 @@ class Writer:
 
     def exclusively(self, action: Callable[[Transaction], T], *, timeout: float) -> T:
         """Do something outside of a transaction while nobody writes, in this process or another one."""
-        deadline = time.monotonic() + timeout
-        self._drop_leftovers()
-        try:
-            if not self._mutex.acquire(timeout=timeout):
-                raise self._busy()
-            self._require_open()
-            self._lock.acquire(deadline)
-            try:
-                return action(self._usable())
-            finally:
-                self._lock.release()
-        finally:
-            with suppress(RuntimeError):
-                self._mutex.release()
+        return self._alone(lambda: action(self._usable()), timeout)
 
     def let_go(self) -> None:
         """Within `exclusively`: close the connection; the next use opens another one."""
@@ -132,21 +120,23 @@ class Writer:
         """Finish what waits, then close the connection, and the readers' ones with it, under the lock.
 
         Raises:
-            StoreBusyError: Another process held the lock; nothing was closed, and a second call tries again.
+            StoreBusyError: Another process held the lock; nothing was closed. A second call tries again.
         """
         self._closing = True
         self._wake.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-        def close_all(db: Transaction) -> None:
+        def close_all() -> None:
             self._closed = True
-            for each in (*also, db):
+            for each in (*also, self._db):
                 each.close()
 
-        self.exclusively(close_all, timeout=timeout)
+        if not self._ended:
+            self._alone(close_all, timeout)
         while self._pending:
             self._fail_all(ClosedStoreError())
+        self._ended = True
         self._lock.close()
 
     def pause(self, *, deadline: float) -> bool:
@@ -154,8 +144,8 @@ class Writer:
         if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
         try:
-            self._lock.acquire(deadline)
             try:
+                self._lock.acquire(deadline)
                 self.let_go()
             finally:
                 self._lock.release()
@@ -168,9 +158,26 @@ class Writer:
         """After a fork: let writes go on; the first one opens a connection anew."""
         self._mutex.release()
 
-    def abandon_lock(self) -> None:
-        """In a forked child: give up the descriptor of the lock, which the parent goes on using."""
-        self._lock.close()
+    def _alone(self, action: Callable[[], T], timeout: float) -> T:
+        """Do something while nobody writes. One interrupt leaves nothing locked, wherever it comes."""
+        self._drop_leftovers()
+        try:
+            try:
+                deadline = time.monotonic() + timeout
+                if not self._mutex.acquire(timeout=timeout):
+                    raise self._busy()
+                self._lock.acquire(deadline)
+                return action()
+            finally:
+                self._let_others()
+        finally:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        if self._is_mine():
+            # The mutex last: whoever is interrupted before it still knows that there is something to release.
+            self._lock.release()
+            self._mutex.release()
 
     def _commit_together(self, job: WriteJob[T], timeout: float) -> T:
         """Queue up, wait for the mutex, and lead unless somebody else did the job meanwhile. The caller releases the mutex."""
@@ -184,25 +191,22 @@ class Writer:
                 self._lead()
         except BaseException:
             if not self.withdraw(job) and not job.done:
-                self._wait_for_leader()
+                with self._mutex:
+                    pass
             raise
         if not in_time and not job.done:
             raise self._busy()
         return job.outcome()
 
     def _drop_leftovers(self) -> None:
-        """Release the mutex if this thread has it already: an interrupt came before it could."""
+        """Release what this thread holds already: an interrupt came before it could."""
         while self._is_mine():
-            self._mutex.release()
-
-    def _wait_for_leader(self) -> None:
-        with self._mutex:
-            pass
+            self._let_others()
 
     def _after_interrupt(self) -> None:
-        """Undo what an interrupt left of a transaction that this thread was leading."""
+        """Undo what an interrupt left of a transaction that this thread was leading. The mutex is released afterwards."""
         if self._is_mine():
-            self._roll_back()
+            self._undo()
             self._lock.release()
 
     def withdraw(self, job: WriteJob[Any]) -> bool:
@@ -303,7 +307,7 @@ class Writer:
             self._after_failure(error)
             raise_own(error, self._name)
         except BaseException:
-            self._roll_back()
+            self._undo()
             raise
         finally:
             self._lock.release()
@@ -329,7 +333,7 @@ class Writer:
             if committing and not self._db.driver.in_transaction:
                 self._finish(group)
             else:
-                self._roll_back()
+                self._undo()
             raise
 
     def _require_open(self) -> None:
@@ -400,6 +404,10 @@ class Writer:
 
     def _after_failure(self, error: Exception) -> None:
         self._broken = self._broken or (is_storage_failure(error) and self._can_reopen)
+        self._undo()
+
+    def _undo(self) -> None:
+        """Roll back what failed. SQLAlchemy closes a connection that it was interrupted in."""
         try:
             self._roll_back()
         except sqlite3.Error:

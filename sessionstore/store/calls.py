@@ -23,12 +23,15 @@ _MERGE_PAUSE: Final = 0.002
 class Calls:
     """A store without its calls: it opens, closes, and runs work in a snapshot or a transaction."""
 
-    def __init__(self, database: Database, settings: StoreSettings, *, parent: Calls | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: StoreSettings, *, parent: Calls | None = None, user: object | None = None
+    ) -> None:
         self._database = database
         self._settings = settings
         self._parent = parent
         self._closed = False
-        self._released = parent is not None
+        # What the database is kept open for; None for one that others keep open.
+        self._user = user
 
     @property
     def namespace(self) -> str:
@@ -52,9 +55,9 @@ class Calls:
             StoreBusyError: Another process held the file past the `busy_timeout`; close again to try again.
         """
         self._closed = True
-        if not self._released:
-            release(self._database, timeout=self._settings.busy_timeout)
-            self._released = True
+        if self._user is not None:
+            release(self._database, self._user, timeout=self._settings.busy_timeout)
+            self._user = None
 
     def __enter__(self) -> Self:
         self._require_open()
