@@ -112,15 +112,28 @@ class Outcome(Generic[T]):
 async def in_thread(call: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
     """Make a long call in a daemon thread of its own.
 
-    A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets its result.
+    A cancellation waits for the call to end, so that nothing goes on behind the caller's back; then `undo` gets its result. A
+    coroutine that is closed cannot wait: the call goes on without it, and `undo` follows in a thread.
     """
-    outcome = begun_in_thread(call)
+    outcome = Outcome(call)
+    thread = _begun(outcome.run)
+
+    def undone() -> None:
+        thread.join()
+        if undo is not None and outcome.succeeded:
+            undo(outcome.get())
+
     try:
         await outcome.arrival.wait()
+    except GeneratorExit:
+        # Maybe after the end of its loop.
+        if undo is not None:
+            _begun(undone)
+        raise
     except BaseException:
         await outcome.arrival.wait_through()
         if undo is not None and outcome.succeeded:
-            await begun_in_thread(lambda: undo(outcome.get())).arrival.wait_through()
+            await begun_in_thread(undone).arrival.wait_through()
         raise
     return outcome.get()
 
@@ -128,5 +141,11 @@ async def in_thread(call: Callable[[], T], *, undo: Callable[[T], None] | None =
 def begun_in_thread(call: Callable[[], T]) -> Outcome[T]:
     """A long call, begun in a daemon thread of its own, for who may leave it to itself."""
     outcome = Outcome(call)
-    threading.Thread(target=outcome.run, name="sessionstore-call", daemon=True).start()
+    _begun(outcome.run)
     return outcome
+
+
+def _begun(run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, name="sessionstore-call", daemon=True)
+    thread.start()
+    return thread
