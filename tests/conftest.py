@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +17,9 @@ import pytest
 import sessionstore
 
 Dump = dict[str, list[tuple[Any, ...]]]
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and so do the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA_VARIABLE = "SESSIONSTORE_TEST_DATA"
 AIRLINE = "airline-conversations.jsonl.gz"
