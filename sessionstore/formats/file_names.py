@@ -20,18 +20,18 @@ def file_name(session_id: str, taken: set[str]) -> str:
     Unsafe characters are percent-encoded. Of a very long id only the beginning and a hash stand in the name.
     """
     name = escaped(session_id)
-    if len(name.encode()) > _MAX_BYTES or name.casefold() in taken:
-        digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
-        name = f"{_cut(name)}~{digest}"
+    if len(name.encode()) > _MAX_BYTES or name.casefold() in taken or session_id_of(name) != session_id:
+        name = f"{_cut(name)}~{_digest(session_id)}"
     taken.add(name.casefold())
     return name
 
 
 def session_id_of(name: str) -> str:
-    """The id that a file's name stands for: a name that this module did not make stands for itself."""
+    """The id that a file's name stands for: a name that this module did not make, or had to cut, stands for itself."""
     name = unicodedata.normalize("NFC", name)
-    decoded = unquote(name, errors="strict") if "%" in name else name
-    return decoded if escaped(decoded) == name else name
+    begin, _, digest = name.rpartition("~")
+    hashed = _decoded(begin)
+    return hashed if digest == _digest(hashed) else _decoded(name)
 
 
 def escaped(session_id: str) -> str:
@@ -39,6 +39,16 @@ def escaped(session_id: str) -> str:
     if _RESERVED.match(session_id):
         return f"%{ord(session_id[0]):02X}{escaped(session_id[1:])}"
     return _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), session_id)
+
+
+def _decoded(name: str) -> str:
+    """What percent signs stand for, if they were written here and not by somebody else."""
+    decoded = unquote(name, errors="replace")
+    return decoded if escaped(decoded) == name else name
+
+
+def _digest(session_id: str) -> str:
+    return hashlib.sha256(session_id.encode()).hexdigest()[:16]
 
 
 def _cut(name: str) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import sessionstore
 from sessionstore import ConflictError, InvalidInputError, NewMessage, SessionStore
-from sessionstore.formats.file_names import file_name, session_id_of
+from sessionstore.formats.file_names import escaped, file_name, session_id_of
 
 # As Go's encoder writes them.
 OLD = (
@@ -220,6 +220,25 @@ def test_random_sessions_come_back_equal() -> None:
 def test_an_id_is_never_a_path(session_id: str, name: str) -> None:
     assert file_name(session_id, set()) == name
     assert session_id_of(name) == session_id
+
+
+@pytest.mark.parametrize("session_id", ["a", "Alice", "a/b", "50%", "a~0123456789abcdef", "a~b~c"])
+def test_a_name_with_a_hash_leads_back_to_its_id(session_id: str) -> None:
+    name = file_name(session_id, {session_id.casefold(), escaped(session_id).casefold()})
+    assert name != escaped(session_id)
+    assert session_id_of(name) == session_id
+
+
+def test_an_id_that_looks_like_a_name_with_a_hash_gets_another_one() -> None:
+    hashed = file_name("a", {"a"})
+    name = file_name(hashed, set())
+    assert name != hashed
+    assert session_id_of(name) == hashed
+
+
+@pytest.mark.parametrize("name", ["%FF", "%C3", "a~", "~", "a~0000000000000000", "%zz"])
+def test_a_name_that_somebody_else_made_stands_for_itself(name: str) -> None:
+    assert session_id_of(name) == name
 
 
 def test_ids_that_differ_by_case_or_are_long_have_names_of_their_own(store: SessionStore, tmp_path: Path) -> None:
