@@ -9,18 +9,23 @@ from operator import ge
 from typing import Any, Final, NamedTuple
 
 from .. import clock, sql
+from ..arguments import NewSession
 from ..database.transaction import Transaction
-from ..errors import ConflictError, QuotaError, StoreCorruptError
+from ..errors import ConflictError, NotFoundError, QuotaError, SessionExpiredError, StoreCorruptError
+from ..inputs import encode_json
 from ..pairs import Pairing, arranged
 from ..remote import events
 from ..rows import ASKING_ROLE, PreparedMessage, first_damaged
-from ..values import MAX_SEQ, Message
-from . import lifecycle, lineage, message_rows, outbox, search_index, sessions, subscription, whole_messages
+from ..values import MAX_SEQ, Message, SessionInfo
+from . import lifecycle, lineage, message_rows, outbox, search_index, sessions, state, subscription, whole_messages
 from .blobs import first_few
 from .message_rows import first_id
 
 _ALL: Final = -1
 _SEARCH_PAGE: Final = 100
+_USED_KEYS: Final = (
+    "SELECT m.dedupe_key, m.id FROM json_each(:names) e CROSS JOIN messages m ON m.session_key = :key AND m.dedupe_key = e.value"
+)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -39,22 +44,57 @@ class _Place(NamedTuple):
     search: str
 
 
-def append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
+def append(
+    db: Transaction,
+    namespace: str,
+    session_id: str,
+    new: Sequence[PreparedMessage],
+    *,
+    expected_last_seq: int | None = None,
+    values: state.ValuesByScope | None = None,
+) -> list[Message]:
     """Store messages at the end of a session, in their order.
+
+    Args:
+        db: The transaction.
+        namespace: With the id, the name of the session.
+        session_id: Its id.
+        new: The messages.
+        expected_last_seq: What its last seq must be before.
+        values: What to set of the state that the session sees, as JSON texts. Messages that were all there already set nothing.
 
     Raises:
         NotFoundError: There is no such session.
         SessionExpiredError: Its life is over.
-        ConflictError: A dedupe key was used for another message.
-        QuotaError: The session has had 16,777,215 messages.
+        ConflictError: A dedupe key was used for another message, or the last seq is another one.
+        InvalidInputError: There are values of a user, and the session has none.
+        QuotaError: The session has had 16,777,215 messages, or an owner would have too much state.
     """
+    has_keys = any(message.dedupe_key is not None for message in new)
+    if new and not has_keys and not values:
+        return _append(db, namespace, session_id, new, expected_last_seq)
+    key, info = sessions.to_change(db, namespace, session_id)
+    stored: list[Message] = []
+    is_new = True
     if not new:
-        sessions.to_change(db, namespace, session_id)
-        return []
-    for message in new:
-        if message.dedupe_key is not None:
-            return _append_unless_there(db, namespace, session_id, new)
-    return _append(db, namespace, session_id, new)
+        _require_last_seq(session_id, info.last_seq, expected_last_seq)
+    elif has_keys:
+        stored, is_new = _append_unless_there(db, info, key, new, expected_last_seq)
+    else:
+        stored = _append(db, namespace, session_id, new, expected_last_seq)
+    if values and is_new:
+        for scope, texts in values.items():
+            state.put(db, state.seen_by(key, info), scope, texts)
+    return stored
+
+
+def append_or_begin(db: Transaction, new: NewSession, messages: Sequence[PreparedMessage]) -> list[Message]:
+    """Append to a session, and make it first if there is none, or if it has expired."""
+    try:
+        return append(db, new.namespace, new.session_id, messages)
+    except (NotFoundError, SessionExpiredError):
+        lifecycle.get_or_create(db, new)
+        return append(db, new.namespace, new.session_id, messages)
 
 
 def read(
@@ -197,12 +237,15 @@ def _without_answered_later(db: Transaction, namespace: str, session_id: str, wi
     return [message for message in window if message.seq < end]
 
 
-def _append(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
+def _append(
+    db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage], expected_last_seq: int | None
+) -> list[Message]:
     now = db.now_text
     count = len(new)
     asking = newest_question(new, now)
     answers_first = asking is not None and _answers_before_asking(new)
     place = _reserve(db, namespace, session_id, count, now, None if answers_first else asking)
+    _require_last_seq(session_id, place.next_seq - count - 1, expected_last_seq)
     if answers_first:
         db.driver.execute(sql.SET_ASKED_AT, (asking, place.key))
     identity = first_id(place.key) + place.next_seq - count
@@ -274,8 +317,18 @@ def _reserve(db: Transaction, namespace: str, session_id: str, count: int, now: 
     return _Place(*reserved[0])
 
 
-def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> list[Message]:
-    key, info = sessions.to_change(db, namespace, session_id)
+def _require_last_seq(session_id: str, last_seq: int, expected: int | None) -> None:
+    if expected is not None and last_seq != expected:
+        raise ConflictError(
+            session_id, f"the last seq of session {session_id!r} is {last_seq}, not {expected}; read what came and try again"
+        )
+
+
+def _append_unless_there(
+    db: Transaction, info: SessionInfo, key: int, new: Sequence[PreparedMessage], expected_last_seq: int | None
+) -> tuple[list[Message], bool]:
+    """The stored messages, and whether any of them is new. What was stored before is no conflict: the call is repeated."""
+    namespace, session_id = info.namespace, info.session_id
     known: dict[str, Message] = {}
     fresh: list[PreparedMessage] = []
     first_use: dict[str, PreparedMessage] = {}
@@ -292,7 +345,7 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
                 _require_same(session_id, message, known[message.dedupe_key])
             else:
                 fresh.append(message)
-    appended = iter(_append(db, namespace, session_id, fresh) if fresh else ())
+    appended = iter(_append(db, namespace, session_id, fresh, expected_last_seq) if fresh else ())
     stored = []
     for message in new:
         if message.dedupe_key is None:
@@ -301,7 +354,26 @@ def _append_unless_there(db: Transaction, namespace: str, session_id: str, new: 
             if message.dedupe_key not in known:
                 known[message.dedupe_key] = next(appended)
             stored.append(known[message.dedupe_key])
-    return stored
+    return stored, bool(fresh)
+
+
+def append_unused(db: Transaction, namespace: str, session_id: str, new: Sequence[PreparedMessage]) -> None:
+    """Append messages to a live session whose dedupe keys, which differ, are known to be unused in it.
+
+    Raises:
+        QuotaError: The session has had 16,777,215 messages; nothing was stored.
+    """
+    _append(db, namespace, session_id, new, None)
+
+
+def known_keys(db: Transaction, key: int, names: Iterable[str], *, is_fork: bool) -> set[str]:
+    """Which of some dedupe keys were used in a session, also for messages that a fork shares."""
+    given = encode_json(list(names))
+    known = {name for name, _ in db.driver.execute(_USED_KEYS, {"key": key, "names": given})}
+    for piece in lineage.inherited(db, key) if is_fork else ():
+        shared = db.driver.execute(_USED_KEYS, {"key": piece.owner, "names": given})
+        known.update(name for name, identity in shared if piece.first <= identity & MAX_SEQ <= piece.last)
+    return known
 
 
 def of_dedupe_key(db: Transaction, key: int, dedupe_key: str, *, is_fork: bool) -> list[tuple[Any, ...]]:

@@ -17,6 +17,9 @@ from ..inputs import encode_json, exact_number
 from ..values import STATE_SCOPES, SessionInfo
 from . import sessions
 
+# JSON texts by name, by scope.
+ValuesByScope = Mapping[str, Mapping[str, str]]
+
 # All values of one owner together, with their names.
 MAX_BYTES: Final = 4 << 20
 _SESSION, _, _APP = STATE_SCOPES
@@ -69,7 +72,7 @@ def place_of(db: Transaction, namespace: str, session_id: str) -> Place:
     rows = db.driver.execute(sql.FIND_SESSION, (namespace, session_id, db.now_text)).fetchall()
     if not rows:
         raise NotFoundError(session_id)
-    return _place(rows[0][sessions.KEY], sessions.info(rows[0], ()))
+    return seen_by(rows[0][sessions.KEY], sessions.info(rows[0], ()))
 
 
 def to_change(db: Transaction, namespace: str, session_id: str) -> Place:
@@ -79,7 +82,12 @@ def to_change(db: Transaction, namespace: str, session_id: str) -> Place:
         NotFoundError: There is no such session.
         SessionExpiredError: Its life is over.
     """
-    return _place(*sessions.to_change(db, namespace, session_id))
+    return seen_by(*sessions.to_change(db, namespace, session_id))
+
+
+def seen_by(key: int, info: SessionInfo) -> Place:
+    """Whose state a session sees that was found already."""
+    return Place(info.session_id, info.namespace, key, info.user_id, info.agent_id or "")
 
 
 def merged_texts(db: Transaction, place: Place) -> dict[str, str]:
@@ -205,10 +213,6 @@ def copy(db: Transaction, from_key: int, to_key: int) -> None:
 def has_session(db: Transaction, key: int) -> bool:
     """Whether there is a session of a key."""
     return bool(db.driver.execute(sql.HAS_SESSION, (key,)).fetchall())
-
-
-def _place(key: int, info: SessionInfo) -> Place:
-    return Place(info.session_id, info.namespace, key, info.user_id, info.agent_id or "")
 
 
 def _value(db: Transaction, place: Place, scope: str, owner: str, name: str) -> str | None:

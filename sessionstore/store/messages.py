@@ -10,8 +10,9 @@ from ..arguments import MessageDetails, NewMessage, refuse_unknown, several
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
 from ..rows import PreparedMessage, chat_message, prepare
-from ..values import MAX_SEQ, Message, SupersededMessage, ToolCall, ToolCallReport
+from ..values import MAX_SEQ, Message, StateScope, SupersededMessage, ToolCall, ToolCallReport
 from .calls import Calls
+from .state import texts_by_scope
 
 MAX_BATCH: Final = 100_000
 
@@ -61,18 +62,37 @@ class MessageCalls(Calls):
         namespace = self._settings.namespace
         return self._write(lambda db: queries.messages.append(db, namespace, wanted, (prepared,))[0])
 
-    def append_many(self, session_id: str, messages: Iterable[Mapping[str, Any] | NewMessage]) -> list[Message]:
+    def append_many(
+        self,
+        session_id: str,
+        messages: Iterable[Mapping[str, Any] | NewMessage],
+        *,
+        state: Mapping[StateScope, Mapping[str, Any]] | None = None,
+        expected_last_seq: int | None = None,
+    ) -> list[Message]:
         """Store several messages in one transaction: all or none. Returns them in the order given.
+
+        Args:
+            session_id: A session that is there.
+            messages: Message dicts, or `NewMessage`s.
+            state: Values to set in the same transaction, by scope ("session", "user", "app"), as `set_state` does. A repeated call
+                whose messages were all stored before, by their dedupe keys, sets none.
+            expected_last_seq: What the session's `last_seq` must be, which this counts on: nobody has appended since.
 
         Raises:
             NotFoundError: There is no such session.
-            ConflictError: A dedupe key was used for another message.
-            QuotaError: The session has had 16,777,215 messages.
+            ConflictError: A dedupe key was used for another message, or the last seq is not the expected one.
+            InvalidInputError: Something is refused; or there is state of scope "user", and the session has no `user_id`.
+            QuotaError: The session has had 16,777,215 messages, or the owner of state would have more than 4 MiB.
         """
         wanted = inputs.identifier("session_id", session_id)
+        expected = inputs.optional_whole_number("expected_last_seq", expected_last_seq, most=MAX_SEQ)
+        values = texts_by_scope(state)
         prepared = self._all_prepared(messages)
         namespace = self._settings.namespace
-        return self._write(lambda db: queries.messages.append(db, namespace, wanted, prepared))
+        return self._write(
+            lambda db: queries.messages.append(db, namespace, wanted, prepared, expected_last_seq=expected, values=values)
+        )
 
     def messages(
         self,

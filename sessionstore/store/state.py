@@ -11,6 +11,7 @@ from ..config import StoreSettings
 from ..content import decoded
 from ..database.database import Database
 from ..database.transaction import Transaction
+from ..errors import InvalidInputError
 from ..inputs import encode_json
 from ..queries.state import Place
 from ..values import STATE_SCOPES, StateScope
@@ -76,8 +77,10 @@ class StateCalls(Calls):
     memory of this open store: never in the file, and gone when it closes).
     """
 
-    def __init__(self, database: Database, settings: StoreSettings, *, parent: Calls | None = None) -> None:
-        super().__init__(database, settings, parent=parent)
+    def __init__(
+        self, database: Database, settings: StoreSettings, *, parent: Calls | None = None, user: object | None = None
+    ) -> None:
+        super().__init__(database, settings, parent=parent, user=user)
         self._temp: TempState = parent._temp if isinstance(parent, StateCalls) else TempState()  # noqa: SLF001 - the same store
 
     def state(self, session_id: str, *, scope: StateScope | None = None) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class StateCalls(Calls):
             QuotaError: The owner would have more than 4 MiB.
         """
         wanted, part = inputs.identifier("session_id", session_id), inputs.choice("scope", scope, _SCOPES)
-        texts = {inputs.identifier("name", name): encode_json(value) for name, value in _checked("values", values).items()}
+        texts = _texts("values", values)
         known = {} if expected is None else _checked("expected", expected)
         namespace = self._settings.namespace
         if part == _TEMP:
@@ -178,6 +181,23 @@ class StateCalls(Calls):
             return queries.state.texts_of(db, place, scope)
         temp = self._temp.texts_of(place.key)
         return temp if scope == _TEMP else {**queries.state.merged_texts(db, place), **temp}
+
+
+def texts_by_scope(state: Mapping[StateScope, Mapping[str, Any]] | None) -> dict[str, dict[str, str]]:
+    """The checked values of a call that sets state beside what else it does, as JSON texts.
+
+    Raises:
+        InvalidInputError: The scope "temp", which is in no transaction, or none that there is; a name or a value is refused.
+    """
+    if state is None:
+        return {}
+    if not isinstance(state, Mapping):
+        raise InvalidInputError("state", "must be a dict of dicts: by scope, then by name")
+    return {inputs.choice("state", scope, STATE_SCOPES): _texts(f"state.{scope}", values) for scope, values in state.items()}
+
+
+def _texts(field: str, values: Mapping[str, Any]) -> dict[str, str]:
+    return {inputs.identifier("name", name): encode_json(value) for name, value in _checked(field, values).items()}
 
 
 def _optional_scope(scope: object) -> str | None:
