@@ -101,4 +101,5 @@ def _say_what_went(receipt: EraseReceipt) -> None:
 
 def _counted(receipt: EraseReceipt) -> str:
     sessions, messages = counted(receipt.sessions, "session"), counted(receipt.messages, "message")
-    return f"{sessions}, {messages}, {counted(receipt.events, 'event')}, {counted(receipt.metrics, 'figure')}"
+    others = ((receipt.checkpoints, "checkpoint"), (receipt.events, "event"), (receipt.metrics, "figure"))
+    return ", ".join((sessions, messages, *(counted(number, name) for number, name in others)))

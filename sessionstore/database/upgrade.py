@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ..errors import ConfigError, ForeignDatabaseError, SchemaTooNewError, Store
 from ..keys import EncryptionKey
 from ..logs import log
 from . import engine, paths
+from .faults import interrupt_behind
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
 
     from .transaction import Transaction
 
-HEAD_REVISION: Final = "0004"
+HEAD_REVISION: Final = "0005"
 VERSION_TABLE: Final = "sessionstore_version"
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 BACKUP_INFIX: Final = ".pre-upgrade-"
 
 # Alembic keeps the running migration in module globals: two threads at once mix up their files.
-_alembic_lock = threading.Lock()
+# Whoever is interrupted while holding it can take it again.
+_alembic_lock = threading.RLock()
 
 
 def migrations_folder() -> Path:
@@ -56,8 +59,12 @@ def is_new(driver: sqlite3.Connection, path: Path | str) -> bool:
 
 
 def create(db: Transaction, path: Path | str) -> None:
-    """Make the tables of a new store. No transaction is open yet."""
-    _run_migrations(db, path)
+    """Make the tables of a new store. No transaction is open yet.
+
+    Raises:
+        UpgradeError: That failed; there are none.
+    """
+    _run_migrations(db, path, "its tables could not be made ({}); it is as empty as before")
 
 
 def bring_up_to_date(db: Transaction, path: Path, key: EncryptionKey | None = None, *, migrate: bool, writable: bool) -> None:
@@ -78,7 +85,7 @@ def bring_up_to_date(db: Transaction, path: Path, key: EncryptionKey | None = No
             )
         if db.driver.execute("SELECT EXISTS (SELECT 1 FROM sessions)").fetchall()[0][0]:
             _back_up(db.driver, path, key, revision)
-        _run_migrations(db, path)
+        _run_migrations(db, path, f"the upgrade to schema {HEAD_REVISION} failed ({{}}); nothing was changed")
         log(
             logging.INFO,
             "schema_upgraded",
@@ -161,7 +168,7 @@ def verify_columns(driver: sqlite3.Connection, path: Path | str) -> None:
 def begin_anew_after_fork() -> None:
     """In a forked child: a thread of the parent may have been in a migration."""
     global _alembic_lock  # noqa: PLW0603 - a lock cannot be made free by another thread
-    _alembic_lock = threading.Lock()
+    _alembic_lock = threading.RLock()
 
 
 def configuration(folder: Path) -> Config:
@@ -185,9 +192,10 @@ def _require_known(revision: str, path: Path) -> None:
         )
 
 
-def _run_migrations(db: Transaction, path: Path | str) -> None:
+def _run_migrations(db: Transaction, path: Path | str, problem: str) -> None:
     from alembic import command
 
+    handled = sys.exception()
     engine.set_synchronous(db.driver, "full")
     config = configuration(migrations_folder())
     config.attributes["connection"] = db.core
@@ -195,9 +203,10 @@ def _run_migrations(db: Transaction, path: Path | str) -> None:
         with _alembic_lock, transaction(db.core):
             command.upgrade(config, HEAD_REVISION)
     except Exception as error:
-        raise UpgradeError(
-            path, f"the upgrade to schema {HEAD_REVISION} failed ({type(error).__name__}); nothing was changed"
-        ) from error
+        interrupt = interrupt_behind(error, handled=handled)
+        if interrupt is not None:
+            raise interrupt from None
+        raise UpgradeError(path, problem.format(type(error).__name__)) from error
 
 
 @contextmanager
@@ -219,10 +228,17 @@ def transaction(connection: Connection) -> Iterator[None]:
         with connection.begin():
             driver.execute("BEGIN IMMEDIATE")
             yield
-            if driver.execute("PRAGMA foreign_key_check").fetchall():
-                raise sqlite3.IntegrityError("rows would be left without their parents")
-    finally:
+            _refuse_orphans(driver)
+    except Exception:
+        # Not after an interrupt: SQLAlchemy closes a connection that it was interrupted in, and nobody goes on with it.
         driver.execute("PRAGMA foreign_keys=ON").fetchall()
+        raise
+    driver.execute("PRAGMA foreign_keys=ON").fetchall()
+
+
+def _refuse_orphans(driver: sqlite3.Connection) -> None:
+    if driver.execute("PRAGMA foreign_key_check").fetchall():
+        raise sqlite3.IntegrityError("rows would be left without their parents")
 
 
 def _back_up(driver: sqlite3.Connection, path: Path, key: EncryptionKey | None, revision: str) -> None:

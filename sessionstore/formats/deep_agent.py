@@ -8,12 +8,12 @@ under the key `sessionstore`, which Go skips.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import clock, content, inputs
 from ..database.paths import PRIVATE_FOLDER
@@ -25,8 +25,10 @@ from . import DEEP_AGENT, openai
 from .arrays import BadArrayError, elements
 from .chat import Source
 from .file_names import file_name, session_id_of
-from .receiving import Receiver
 from .streams import LineReader, LineWriter, Progress, open_lines, open_target
+
+if TYPE_CHECKING:
+    from .receiving import Receiver
 
 _SUFFIX: Final = ".json"
 _NOTES: Final = "go_deep_agent"
@@ -78,9 +80,39 @@ def open_folder(target: object, *, store_path: Path | None) -> Iterator[Folder]:
 def file_parts(info: SessionInfo, messages: Source) -> Iterator[str]:
     """The text of a session's file, piece by piece."""
     old = info.metadata.get(_NOTES) == _OLD and not any(_needs_tools(message) for message in messages(ahead=True))
+    yield from _laid_out(_flat(message, old=old) for message in messages())
+
+
+def text_of(messages: Iterable[dict[str, Any]]) -> str:
+    """The text of a file that holds message dicts."""
+    return "".join(_laid_out(_flat_noted(message, _kind(message), old=False) for message in messages))
+
+
+def messages_of(data: bytes) -> list[dict[str, Any]]:
+    """The message dicts of a file, of either generation, with the keys that its layout does not know.
+
+    Raises:
+        BadArrayError: It is no JSON array.
+        InvalidInputError: An element is no message; `field` names the line.
+    """
+    return [_whole(line, given) for line, given in elements(data)]
+
+
+def _whole(line: int, given: object) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InvalidInputError(f"line {line}", "must be a message object")
+    try:
+        flat, unknown = _cased(given, _MESSAGE_KEYS)
+        message, _ = _original(flat, unknown.pop(_OWN_KEY, None))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"line {line}", str(error), limit=error.limit) from None
+    return {**unknown, **message}
+
+
+def _laid_out(flats: Iterable[dict[str, Any]]) -> Iterator[str]:
     between = "[\n"
-    for message in messages():
-        text = json.dumps(_flat(message, old=old), ensure_ascii=False, indent=2, check_circular=False)
+    for flat in flats:
+        text = json.dumps(flat, ensure_ascii=False, indent=2, check_circular=False)
         yield between + "  " + text.translate(_ESCAPED_BY_GO).replace("\n", "\n  ")
         between = ",\n"
     yield "[]" if between == "[\n" else "\n]"
@@ -92,12 +124,16 @@ def _needs_tools(message: Message) -> bool:
 
 def _flat(message: Message, *, old: bool) -> dict[str, Any]:
     """A message as Go has it, with a note for this library where that is not all of it."""
-    given = message.to_dict()
-    flat = _flat_chat(given, old=old)
-    if _chat(flat) != given or message.kind != _kind(given):
-        flat[_OWN_KEY] = {"message": given} if message.kind == _kind(given) else {"message": given, "kind": message.kind}
+    flat = _flat_noted(message.to_dict(), message.kind, old=old)
     noted = (message.metadata or {}).get(_NOTES)
     return flat | {key: value for key, value in noted.items() if key not in flat} if isinstance(noted, dict) else flat
+
+
+def _flat_noted(given: dict[str, Any], kind: str, *, old: bool) -> dict[str, Any]:
+    flat = _flat_chat(given, old=old)
+    if _chat(flat) != given or kind != _kind(given):
+        flat[_OWN_KEY] = {"message": given} if kind == _kind(given) else {"message": given, "kind": kind}
+    return flat
 
 
 def _flat_chat(given: Mapping[str, Any], *, old: bool) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Kin:
         message_lines: How many messages follow; None for all that it has.
         state: How many values of its state follow.
         superseded: How many messages follow that were replaced in it.
+        checkpoints: How many lines of checkpoints follow.
     """
 
     key: int | None = None
@@ -82,6 +83,7 @@ class Kin:
     message_lines: int | None = None
     state: int = 0
     superseded: int = 0
+    checkpoints: int = 0
 
 
 _KIN_KEYS: Final = frozenset(field.name for field in fields(Kin))
@@ -254,6 +256,7 @@ def kin(line: Mapping[str, Any]) -> Kin:
         message_lines=inputs.optional_whole_number("message_lines", line.get("message_lines"), most=MAX_SEQ),
         state=inputs.whole_number("state", line.get("state", 0)),
         superseded=inputs.whole_number("superseded", line.get("superseded", 0)),
+        checkpoints=inputs.whole_number("checkpoints", line.get("checkpoints", 0)),
     )
 
 

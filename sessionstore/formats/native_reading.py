@@ -14,12 +14,13 @@ from typing import Any, Final, NamedTuple
 from .. import queries
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
+from ..queries.checkpoint_rows import Kind, Row
 from ..queries.lineage import Piece
 from ..queries.state import StoredValue, require_room
 from ..queries.transfer import Companions, Given, Put
 from ..rows import PreparedMessage
 from ..values import SessionInfo
-from . import native, native_belongings
+from . import native, native_belongings, native_checkpoints
 from .native import Kin
 from .receiving import Receiver
 from .streams import LineReader
@@ -143,6 +144,7 @@ class NativeReader:
             parent_key=lambda _: self._key_of(kin.parent),
             superseded=lambda: self._superseded(section),
             state=values,
+            checkpoints=lambda: self._checkpoints(section),
         )
         done = self._receiver.put(info, lambda: self._ordered(section, shares), companions)
         if not done.is_own:
@@ -230,6 +232,18 @@ class NativeReader:
             yield found
         self._lines.return_to(place)
 
+    def _checkpoints(self, section: _Section) -> Iterator[tuple[Kind, Row]]:
+        """The rows of a session's checkpoints; the file is read up to their end."""
+        skipped = section.kin.superseded
+        place = section.end or section.body
+        for number, line in enumerate(self._body(place, skipped + section.kin.checkpoints)):
+            place = self._lines.place()
+            if number >= skipped:
+                with self._lines.naming_line():
+                    found = native_checkpoints.parsed(line)
+                yield found
+        self._lines.return_to(place)
+
     def _body(self, place: Place, count: int) -> Iterator[dict[str, Any]]:
         """So many lines from a place on, wherever the file is read meanwhile; large strings between them are noted."""
         for _ in range(count):
@@ -243,7 +257,7 @@ class NativeReader:
 
     def _skip(self, section: _Section) -> None:
         self._lines.return_to(section.body)
-        for _ in range(section.lines + section.kin.superseded):
+        for _ in range(section.lines + section.kin.superseded + section.kin.checkpoints):
             self._next_noting_blobs()
 
     def _message(self, line: dict[str, Any]) -> tuple[int, PreparedMessage]:

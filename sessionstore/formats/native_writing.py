@@ -10,7 +10,7 @@ from ..database.transaction import Transaction
 from ..queries import belongings, lineage
 from ..queries.lineage import Piece
 from ..values import STATE_SCOPES, Message, SessionInfo
-from . import native, native_belongings
+from . import native, native_belongings, native_checkpoints
 from .native import Kin
 from .streams import LineWriter
 
@@ -63,6 +63,7 @@ class NativeWriter:
             message_lines=info.message_count - self.shared if portions.shares else None,
             state=len(values),
             superseded=superseded,
+            checkpoints=queries.checkpoint_rows.count(db, key),
         )
         write(native.session_line(info, kin))
         for value in values:
@@ -74,6 +75,8 @@ class NativeWriter:
                 yield message
         for replaced in queries.kinship.superseded_of(db, key, info.session_id):
             write(native.superseded_line(replaced, self._blob_lines(replaced.message)))
+        for kind, row in queries.checkpoint_rows.rows(db, key):
+            write(native_checkpoints.line(kind, row))
 
     def belongings(self, namespace: str | None) -> None:
         """Write what belongs to no session, of a namespace or of all."""

@@ -5,6 +5,7 @@ Every enum and range is also a named CHECK, because table models do not validate
 
 from .agents import AgentActivityRow, AgentRow, MetricEventRow
 from .base import SCHEMA_METADATA, is_modelled
+from .checkpoints import CheckpointRow, CheckpointValueRow, CheckpointWriteRow
 from .messages import BlobReferenceRow, BlobRow, MessageRow, SupersededMessageRow
 from .sessions import InheritedRangeRow, SessionRow, SessionTagRow, StateValueRow
 from .syncing import OutboxHoldRow, OutboxRow, ReceivedEventRow, StoreInfoRow, SyncStateRow
@@ -15,6 +16,9 @@ __all__ = [
     "AgentRow",
     "BlobReferenceRow",
     "BlobRow",
+    "CheckpointRow",
+    "CheckpointValueRow",
+    "CheckpointWriteRow",
     "InheritedRangeRow",
     "MessageRow",
     "MetricEventRow",

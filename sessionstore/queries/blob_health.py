@@ -30,6 +30,13 @@ _PACKED: Final = f"SELECT substr(packed, 1, {packing.HEADER_BYTES}), length(pack
 _STORED: Final = "SELECT count(*), coalesce(sum(length(data)), 0) FROM blobs"
 _REFERRED: Final = "SELECT coalesce(sum(b.size_bytes), 0) FROM blob_references r JOIN blobs b ON b.hash = r.hash"
 
+_CHECKPOINTS: Final = "SELECT count(*) FROM checkpoints"
+_CHECKPOINT_BYTES: Final = (
+    "SELECT (SELECT coalesce(sum(length(checkpoint) + length(metadata)), 0) FROM checkpoints) "
+    "+ (SELECT coalesce(sum(length(value)), 0) FROM checkpoint_values) "
+    "+ (SELECT coalesce(sum(length(value)), 0) FROM checkpoint_writes)"
+)
+
 
 def check(db: Transaction) -> Check:
     """Blobs that are missing, damaged, or referred to by nobody who has them."""
@@ -71,6 +78,8 @@ def sizes(db: Transaction) -> StorageSizes:
         blobs=stored,
         blob_bytes=stored_bytes,
         referred_bytes=_number(db, _REFERRED),
+        graph_checkpoints=_number(db, _CHECKPOINTS),
+        graph_checkpoint_bytes=_number(db, _CHECKPOINT_BYTES),
     )
 
 

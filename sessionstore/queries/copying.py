@@ -20,7 +20,7 @@ from ..database.transaction import Transaction
 from ..large import entries_of
 from ..rows import checksum
 from ..values import EXPIRED_STATUS, MAX_SEQ, STATE_SCOPES
-from . import blobs, kinship, lineage, message_rows, removal, search_index, sessions, state, whole_messages
+from . import blobs, checkpoint_rows, kinship, lineage, message_rows, removal, search_index, sessions, state, whole_messages
 from .dialect import as_stored
 from .lineage import Piece
 from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
@@ -114,6 +114,8 @@ def digest(db: Transaction, values: dict[str, Any]) -> bytes:
     for _, _, seq, at, *row in _superseded(db, key):
         plain = whole_messages.unpacked(db, values["session_id"], (message_rows.first_id(key) + seq, *row))
         add(seq, at, *plain[1:7])
+    for kind, values_of in checkpoint_rows.rows(db, key):
+        add(kind.name, *(sha256(each).hexdigest() if isinstance(each, bytes) else each for each in values_of))
     return found.digest()[:_DIGEST_BYTES]
 
 
@@ -254,6 +256,7 @@ def _put_row(source: Transaction, target: Transaction, session: Original, shared
             first_own = first_own or row[0] & MAX_SEQ
     for _, _, seq, at, *row in _superseded(source, session.key):
         _put_superseded(source, target, (message_rows.first_id(session.key) + seq, *row), key, seq, at)
+    checkpoint_rows.put(target, key, checkpoint_rows.rows(source, session.key))
     through = max((piece.last for piece in shared), default=0)
     last = values["next_seq"] - 1
     indexed = 0 if not through else last if first_own is None else first_own - 1

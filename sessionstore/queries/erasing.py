@@ -19,7 +19,19 @@ from ..errors import ConflictError
 from ..inputs import encode_json
 from ..remote import events
 from ..values import EXPIRED_STATUS, MAX_SEQ
-from . import blobs, catalog, erasing_kin, erasing_traces, lineage, message_rows, outbox, removal, search_index, subscription
+from . import (
+    blobs,
+    catalog,
+    checkpoint_rows,
+    erasing_kin,
+    erasing_traces,
+    lineage,
+    message_rows,
+    outbox,
+    removal,
+    search_index,
+    subscription,
+)
 from .dialect import as_stored, in_json
 from .erasing_traces import Span
 from .statements import HOLDS_NAME, RANGES, SESSIONS
@@ -76,6 +88,7 @@ class Erased:
     missing: tuple[str, ...]
     messages: int
     superseded: int
+    checkpoints: int
     blobs: int
     events: int
     metrics: int
@@ -118,6 +131,7 @@ def _erase(db: Transaction, choice: Choice) -> Erased:
     gone = () if choice.user_id is None else erasing_traces.names_of_user(db, choice.namespace, choice.user_id)
     names = tuple(dict.fromkeys([*(life.session_id for life in lives), *asked, *gone]))
     spans, partly = _spans(db, choice.namespace, lives, names)
+    checkpoints = checkpoint_rows.count_checkpoints(db, [life.key for life in lives])
     superseded, sharing = _remove(db, lives)
     is_clean = _clean_index(db, {life.key for life in lives})
     traces = erasing_traces.remove(
@@ -139,6 +153,7 @@ def _erase(db: Transaction, choice: Choice) -> Erased:
         missing=tuple(name for name in asked if name not in there),
         messages=sum(life.messages for life in lives),
         superseded=superseded,
+        checkpoints=checkpoints,
         blobs=blobs.collect_all(db),
         events=traces.events,
         metrics=traces.metrics,

@@ -24,6 +24,13 @@ _SHOWN: Final = 5
 _OWNED_FROM: Final = RANGES.c.owner_key.op("<<")(SEQ_BITS)
 _IN_RANGE: Final = MESSAGES.c.id.between(_OWNED_FROM.op("+")(RANGES.c.first_seq), _OWNED_FROM.op("+")(RANGES.c.last_seq))
 
+_NUMBERED: Final = "SELECT 1 FROM checkpoint_values v WHERE v.session_key = {}.session_key AND v.number = {}"
+_LOST_VALUES: Final = (
+    f"SELECT (SELECT count(*) FROM checkpoints c, json_each(c.channels) e WHERE NOT EXISTS ({_NUMBERED.format('c', 'e.value')})) "  # noqa: S608
+    f"+ (SELECT count(*) FROM checkpoint_values b WHERE b.base_number IS NOT NULL "
+    f"AND NOT EXISTS ({_NUMBERED.format('b', 'b.base_number')}))"
+)
+
 
 def counts(db: Transaction) -> tuple[str, int, int]:
     """The store's id, and how many sessions and messages it holds, expired ones included."""
@@ -107,6 +114,15 @@ def counters(db: Transaction) -> Check:
     if wrong or lost:
         return Check("counters", False, f"{wrong} sessions have a wrong message_count; {lost} messages belong to no session")
     return Check("counters", True, "every session counts its messages right")
+
+
+def checkpoints(db: Transaction) -> Check:
+    """Checkpoints whose values are missing, or parts of such values."""
+    ((lost,),) = db.driver.execute(_LOST_VALUES).fetchall()
+    ((held,),) = db.driver.execute("SELECT count(*) FROM checkpoints").fetchall()
+    if lost:
+        return Check("checkpoints", False, f"{lost} values of checkpoints, or what they continue, are missing")
+    return Check("checkpoints", True, f"{held} checkpoints have their values")
 
 
 def _is_damaged(db: Transaction, row: Sequence[Any]) -> bool:

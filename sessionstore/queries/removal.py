@@ -17,6 +17,11 @@ MOST_INDEXED: Final = 500
 # Free pages are used again by the next messages, so that some may stay.
 _SPARE_PAGES: Final = 1_000
 _PAGES_A_BATCH: Final = 200
+_CHECKPOINT_ROWS: Final = (
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM checkpoints WHERE session_key = :key LIMIT :most)) "
+    "+ (SELECT count(*) FROM (SELECT 1 FROM checkpoint_values WHERE session_key = :key LIMIT :most)) "
+    "+ (SELECT count(*) FROM (SELECT 1 FROM checkpoint_writes WHERE session_key = :key LIMIT :most))"
+)
 
 
 def remove(db: Transaction, key: int) -> None:
@@ -28,6 +33,11 @@ def remove(db: Transaction, key: int) -> None:
     db.driver.execute(sql.DELETE_SESSION, (key,))
 
 
+def checkpoint_rows(db: Transaction, key: int) -> int:
+    """How many rows the checkpoints of a session have; of very many, enough to fill a batch."""
+    return int(db.driver.execute(_CHECKPOINT_ROWS, {"key": key, "most": MOST_MESSAGES}).fetchall()[0][0])
+
+
 def give_back_space(db: Transaction) -> None:
     """Return some of the pages that deleting freed to the file system; the file shrinks at the next checkpoint."""
     free = db.driver.execute("PRAGMA freelist_count").fetchall()[0][0]
@@ -36,11 +46,11 @@ def give_back_space(db: Transaction) -> None:
         db.driver.execute("PRAGMA incremental_vacuum(1)").fetchall()
 
 
-def batches(found: Sequence[T], messages_of: Callable[[T], int], *, most: int) -> Iterator[Sequence[T]]:
-    """Sessions in parts that are removed in a transaction each: at most so many, and few messages unless one session has many."""
+def batches(found: Sequence[T], rows_of: Callable[[T], int], *, most: int) -> Iterator[Sequence[T]]:
+    """Sessions in parts that are removed in a transaction each: at most so many, and few rows unless one session has many."""
     start = held = 0
     for place, session in enumerate(found):
-        count = messages_of(session)
+        count = rows_of(session)
         if place > start and (place - start >= most or held + count > MOST_MESSAGES):
             yield found[start:place]
             start, held = place, 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from operator import attrgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -15,12 +14,23 @@ from ..database.transaction import Transaction
 from ..values import MAX_SEQ, SEQ_BITS, STATE_SCOPES
 from . import removal, search_index
 from .dialect import as_stored
-from .statements import BLOB_REFERENCES, BLOBS, MESSAGES, SESSIONS, STATE, SUPERSEDED
+from .statements import (
+    BLOB_REFERENCES,
+    BLOBS,
+    CHECKPOINT_VALUES,
+    CHECKPOINT_WRITES,
+    CHECKPOINTS,
+    MESSAGES,
+    SESSIONS,
+    STATE,
+    SUPERSEDED,
+)
 
 # A batch holds the writer for some milliseconds.
 _BATCH: Final = 50
-# What tells whether a session was used or changed: a change counts the version on, an append the seqs, a touch moves the expiry.
-_AS_FOUND: Final = (SESSIONS.c.version, SESSIONS.c.next_seq, as_stored(SESSIONS.c.expires_at))
+# What tells whether a session was used or changed: a change counts the version on, an append the seqs, a touch moves the expiry;
+# a checkpoint only moves the time of the last change.
+_AS_FOUND: Final = (SESSIONS.c.version, SESSIONS.c.next_seq, as_stored(SESSIONS.c.expires_at), as_stored(SESSIONS.c.updated_at))
 _UPDATED_AT: Final = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
 _COLUMNS: Final = (SESSIONS.c.session_key, SESSIONS.c.session_id, SESSIONS.c.message_count, *_AS_FOUND)
 
@@ -36,7 +46,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Surplus:
-    """A session that is to go, as it was when that was found; its expiry is a stored text."""
+    """A session that is to go, as it was when that was found; its instants are stored texts.
+
+    Attributes:
+        checkpoint_rows: About how many rows its checkpoints have.
+    """
 
     key: int
     session_id: str
@@ -44,10 +58,17 @@ class Surplus:
     version: int
     next_seq: int
     expires_at: str | None
+    updated_at: str
+    checkpoint_rows: int = 0
 
 
 def surplus(db: Transaction, namespace: str, rules: Rules) -> list[Surplus]:
     """The sessions that the rules leave no room for, whatever their status, last changed first."""
+    found = _found(db, namespace, rules)
+    return [replace(each, checkpoint_rows=removal.checkpoint_rows(db, each.key)) for each in found]
+
+
+def _found(db: Transaction, namespace: str, rules: Rules) -> list[Surplus]:
     since = None if rules.max_age is None else clock.to_text(db.now - timedelta(seconds=rules.max_age))
     if since is not None and rules == Rules(max_age=rules.max_age):
         found = _sessions(namespace).where(SESSIONS.c.pinned.is_(False), sa.bindparam("since") > _UPDATED_AT)
@@ -77,7 +98,7 @@ def _beyond(db: Transaction, namespace: str, rules: Rules, since: str | None) ->
 
 def batches(going: Sequence[Surplus]) -> Iterator[Sequence[Surplus]]:
     """What goes, in the parts that are deleted in a transaction each."""
-    return removal.batches(going, attrgetter("messages"), most=_BATCH)
+    return removal.batches(going, lambda each: each.messages + each.checkpoint_rows, most=_BATCH)
 
 
 def indexed(db: Transaction, going: Sequence[Surplus]) -> tuple[int, int] | None:
@@ -90,7 +111,7 @@ def remove(db: Transaction, going: Sequence[Surplus]) -> list[Surplus]:
     gone = []
     for each in going:
         found = sa.select(*_AS_FOUND).where(SESSIONS.c.session_key == each.key)
-        if db.core.execute(found).first() == (each.version, each.next_seq, each.expires_at):
+        if db.core.execute(found).first() == (each.version, each.next_seq, each.expires_at, each.updated_at):
             removal.remove(db, each.key)
             gone.append(each)
     removal.give_back_space(db)
@@ -105,7 +126,7 @@ def _sessions(namespace: str, *more: sa.ColumnElement[Any], first: sa.ColumnElem
 
 
 def _size() -> sa.ColumnElement[int]:
-    """The bytes that go with a session: its messages and those that were replaced in it, their blobs, and its own state.
+    """The bytes that go with a session: its messages and those that were replaced in it, their blobs, its own state, checkpoints.
 
     They count as they are stored. What it shares with the session that it was forked from counts there.
     """
@@ -123,6 +144,14 @@ def _size() -> sa.ColumnElement[int]:
         sa.select(_sum(_row_bytes(SUPERSEDED))).where(replaced),
         sa.select(_sum(sa.func.length(BLOBS.c.data))).where(BLOBS.c.hash.in_(references.correlate(SESSIONS))),
         sa.select(_sum(_text_bytes(STATE.c.name) + _text_bytes(STATE.c.value))).where(is_own),
+        *(
+            sa.select(_sum(size)).where(table.c.session_key == SESSIONS.c.session_key)
+            for table, size in (
+                (CHECKPOINTS, sa.func.length(CHECKPOINTS.c.checkpoint) + sa.func.length(CHECKPOINTS.c.metadata)),
+                (CHECKPOINT_VALUES, sa.func.length(CHECKPOINT_VALUES.c.value)),
+                (CHECKPOINT_WRITES, sa.func.length(CHECKPOINT_WRITES.c.value)),
+            )
+        ),
     )
     return sum((part.scalar_subquery() for part in parts), start=sa.literal(0))
 

@@ -18,6 +18,9 @@ from ..models import (
     AgentRow,
     BlobReferenceRow,
     BlobRow,
+    CheckpointRow,
+    CheckpointValueRow,
+    CheckpointWriteRow,
     InheritedRangeRow,
     MessageRow,
     MetricEventRow,
@@ -49,6 +52,9 @@ BLOBS: Final[sa.Table] = BlobRow.__table__  # type: ignore[attr-defined]
 BLOB_REFERENCES: Final[sa.Table] = BlobReferenceRow.__table__  # type: ignore[attr-defined]
 STATE: Final[sa.Table] = StateValueRow.__table__  # type: ignore[attr-defined]
 RECEIVED: Final[sa.Table] = ReceivedEventRow.__table__  # type: ignore[attr-defined]
+CHECKPOINTS: Final[sa.Table] = CheckpointRow.__table__  # type: ignore[attr-defined]
+CHECKPOINT_VALUES: Final[sa.Table] = CheckpointValueRow.__table__  # type: ignore[attr-defined]
+CHECKPOINT_WRITES: Final[sa.Table] = CheckpointWriteRow.__table__  # type: ignore[attr-defined]
 
 # Whether a session holds its name. It may be overdue: past its expiry, and no sweep has marked it yet.
 HOLDS_NAME: Final = SESSIONS.c.status != sa.literal_column("'expired'")

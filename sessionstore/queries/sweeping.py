@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import itemgetter
+from functools import partial
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -40,7 +40,7 @@ def settle_batch(
         db: The transaction.
         sweeper: Who sweeps. Only one does at a time.
         at: The present, to be believed however far ahead it is; None for the clock's.
-        limit: At most so many; fewer if their messages would keep writers waiting while they are deleted.
+        limit: At most so many; fewer if their messages and checkpoints would keep writers waiting while they are deleted.
         on_expire: What becomes of them.
         last: Whether the sweeper stops after `limit` even if others are due.
         prepared: How many batches before it only prepared this one.
@@ -56,7 +56,7 @@ def settle_batch(
     rows = db.driver.execute(sql.FIND_DUE, (clock.to_text(now), limit + 1)).fetchall()
     due: Sequence[Sequence[Any]] = rows[:limit]
     if on_expire == "delete":
-        due = next(removal.batches(due, itemgetter(sessions.MESSAGE_COUNT), most=limit), due)
+        due = next(removal.batches(due, partial(_rows_of, db), most=limit), due)
         if _prepare(db, due, prepared):
             due = ()
     settling.settle(db, due, on_expire)
@@ -67,6 +67,12 @@ def settle_batch(
     lease = {"sweeper": sweeper if goes_on else None, "sweeper_until": db.now + LEASE if goes_on else None}
     db.core.execute(sa.update(STORE_INFO).values(swept_at=db.now, **lease))
     return Batch(len(due), "more" if more else "done")
+
+
+def _rows_of(db: Transaction, row: Sequence[Any]) -> int:
+    """About how many rows go with a session."""
+    messages: int = row[sessions.MESSAGE_COUNT]
+    return messages + removal.checkpoint_rows(db, row[sessions.KEY])
 
 
 def _prepare(db: Transaction, due: Sequence[Sequence[Any]], prepared: int) -> bool:

@@ -20,6 +20,7 @@ from ..rows import PreparedMessage
 from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, STATE_SCOPES, Message, SessionInfo
 from . import (
     blobs,
+    checkpoint_rows,
     edits,
     kinship,
     lifecycle,
@@ -86,12 +87,14 @@ class Companions:
         parent_key: The key of the session that it was forked from.
         superseded: Messages that were replaced in it: seq, the stored instant of that, and the message.
         state: The values of its own state.
+        checkpoints: The rows of its checkpoints.
     """
 
     share: Callable[[Transaction], tuple[Sequence[lineage.Piece], Given]]
     parent_key: Callable[[Transaction], int | None]
     superseded: Callable[[], Iterable[tuple[int, str, PreparedMessage]]]
     state: Sequence[state.StoredValue]
+    checkpoints: Callable[[], Iterable[tuple[checkpoint_rows.Kind, checkpoint_rows.Row]]] = tuple
 
 
 def totals(db: Transaction, wanted: SessionFilter) -> tuple[int, int]:
@@ -206,6 +209,7 @@ def _merge(db: Transaction, key: int, new: SessionInfo, given: Given, companions
         search_index.follow_session(db, key)
     if companions is not None:
         merging.take_newer(db, key, new, companions.state)
+        checkpoint_rows.receive(db, key, companions.checkpoints())
     elif held:
         db.core.execute(sa.update(SESSIONS).where(SESSIONS.c.session_key == key).values(updated_at=db.now))
     return held
@@ -218,6 +222,7 @@ def _put_companions(db: Transaction, key: int, namespace: str, companions: Compa
     state.put_rows(db, namespace, STATE_SCOPES[0], str(key), companions.state)
     for seq, at, message in companions.superseded():
         message_rows.put_superseded(db, key, seq, at, message)
+    checkpoint_rows.receive(db, key, companions.checkpoints())
 
 
 def _page(db: Transaction, wanted: SessionFilter, after: int) -> list[sa.Row[Any]]:

@@ -106,7 +106,8 @@ class LifeCalls(Calls):
             max_age: Delete those that were not changed for so many seconds (or a timedelta).
             max_sessions: Keep at most so many, the last changed ones.
             max_bytes: Keep at most so many bytes, likewise. What goes with a session counts, as it is stored: its messages, those
-                that were replaced in it, their blobs, and its own state. The search index does not, nor does what a fork shares.
+                that were replaced in it, their blobs, its own state, and its checkpoints. The search index does not, nor does what
+                a fork shares.
             dry_run: Only tell what would go.
 
         Sessions of every status count: open, ended, expired, archived. One that is used meanwhile stays. The remote is not told.

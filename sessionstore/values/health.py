@@ -17,6 +17,8 @@ class StorageSizes:
         blobs: Large strings of messages that stand beside them, each once.
         blob_bytes: How many bytes these take, compressed where that helps.
         referred_bytes: How many they would take if every message had its own, as they are.
+        graph_checkpoints: Checkpoints of graphs.
+        graph_checkpoint_bytes: How many bytes these take, with the values of their channels and what waits to be in the next ones.
     """
 
     packed_messages: int
@@ -25,6 +27,8 @@ class StorageSizes:
     blobs: int
     blob_bytes: int
     referred_bytes: int
+    graph_checkpoints: int = 0
+    graph_checkpoint_bytes: int = 0
 
     @property
     def saved_bytes(self) -> int:

@@ -250,6 +250,7 @@ class EraseReceipt:
         missing: Ids that were asked for and have no session. What named them elsewhere went all the same.
         messages: How many messages they had, those that they shared included.
         superseded: How many messages that had been replaced in them.
+        checkpoints: How many checkpoints of graphs they had.
         blobs: Large strings that no message has any more.
         events: Events about them that the remote had not acknowledged.
         metrics: Recorded figures that named them.
@@ -282,6 +283,7 @@ class EraseReceipt:
     complete: bool
     reasons: tuple[str, ...]
     dry_run: bool
+    checkpoints: int = 0
 
     @property
     def sessions(self) -> int:
