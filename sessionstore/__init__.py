@@ -25,6 +25,7 @@ from .arguments import (
 )
 from .errors import (
     AuthError,
+    BackendError,
     ClosedStoreError,
     ConfigError,
     ConflictError,
@@ -33,6 +34,7 @@ from .errors import (
     ForkedStoreError,
     InvalidInputError,
     MissingExtraError,
+    ModelError,
     NotADatabaseError,
     NotFoundError,
     QuotaError,
@@ -100,7 +102,10 @@ if TYPE_CHECKING:
     from .aio import AsyncOutbox, AsyncSessionHandle, AsyncSessionStore
     from .aio_opening import aopen, arestore
     from .background import AsyncBackground, Background
+    from .chat import AsyncReplyStream, ChatAgent, ModelAnswer, OpenAICompatible, Reply, ReplyStream
     from .encrypting import decrypt_file, encrypt_file
+    from .memory.files import FileBackend
+    from .memory.protocol import AsyncMemoryBackend, MemoryBackend
     from .remote.settings import Remote
     from .trackers import AgentOperationsTracker, AgentPerformanceTracker
 
@@ -111,11 +116,20 @@ _LAZY = {
     "AgentOperationsTracker": "trackers",
     "AgentPerformanceTracker": "trackers",
     "AsyncBackground": "background",
+    "AsyncMemoryBackend": "memory.protocol",
     "AsyncOutbox": "aio",
+    "AsyncReplyStream": "chat",
     "AsyncSessionHandle": "aio",
     "AsyncSessionStore": "aio",
     "Background": "background",
+    "ChatAgent": "chat",
+    "FileBackend": "memory.files",
+    "MemoryBackend": "memory.protocol",
+    "ModelAnswer": "chat",
+    "OpenAICompatible": "chat",
     "Remote": "remote.settings",
+    "Reply": "chat",
+    "ReplyStream": "chat",
     "aopen": "aio_opening",
     "arestore": "aio_opening",
     "decrypt_file": "encrypting",
@@ -133,14 +147,18 @@ __all__ = [
     "AgentStatus",
     "AnalyticsFilters",
     "AsyncBackground",
+    "AsyncMemoryBackend",
     "AsyncOutbox",
+    "AsyncReplyStream",
     "AsyncSessionHandle",
     "AsyncSessionStore",
     "AsyncTimer",
     "AuthError",
+    "BackendError",
     "BackfillReceipt",
     "Background",
     "BackupReceipt",
+    "ChatAgent",
     "Check",
     "ClosedStoreError",
     "ConfigError",
@@ -157,17 +175,22 @@ __all__ = [
     "EraseReceipt",
     "ExportReceipt",
     "Failures",
+    "FileBackend",
     "ForeignDatabaseError",
     "ForkedStoreError",
     "ImportReceipt",
     "InvalidInputError",
+    "MemoryBackend",
     "Message",
     "MessageBlob",
     "MessageDetails",
     "MissingExtraError",
+    "ModelAnswer",
+    "ModelError",
     "NewMessage",
     "NotADatabaseError",
     "NotFoundError",
+    "OpenAICompatible",
     "OperationsOverview",
     "Outbox",
     "OutboxEvent",
@@ -182,6 +205,8 @@ __all__ = [
     "RedirectRefusedError",
     "RejectedError",
     "Remote",
+    "Reply",
+    "ReplyStream",
     "ResponseError",
     "ResponseTimes",
     "RestoreReceipt",

@@ -35,6 +35,7 @@ from .waiting import Arrival, Outcome, in_thread
 
 if TYPE_CHECKING:
     from .background import AsyncBackground
+    from .memory.in_store import AsyncStoreBackend
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,6 +184,12 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         self._database.require_writable()
         return AsyncBackground(self, interval=interval)
 
+    def as_memory_backend(self) -> AsyncStoreBackend:
+        """The store as an `AsyncMemoryBackend`. As that of the sync store."""
+        from .memory.in_store import AsyncStoreBackend
+
+        return AsyncStoreBackend(self)
+
     async def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> AsyncSessionHandle:
         """A handle on the session of this id, which is made if there is none. The arguments are those of the sync method."""
         refuse_unknown(attributes, SessionAttributes)
@@ -311,6 +318,20 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     agents = _awaited(SessionStore.agents)
     activity = _awaited(SessionStore.activity)
     operations_overview = _awaited(SessionStore.operations_overview)
+    _append_or_begin = _awaited(SessionStore._append_or_begin)  # noqa: SLF001
+    _save_document = _awaited(SessionStore._save_document)  # noqa: SLF001
+    _load_document = _awaited(SessionStore._load_document)  # noqa: SLF001
+    _document_ids = _awaited(SessionStore._document_ids)  # noqa: SLF001
+    _put_checkpoint = _awaited(SessionStore._put_checkpoint)  # noqa: SLF001
+    _put_checkpoint_writes = _awaited(SessionStore._put_checkpoint_writes)  # noqa: SLF001
+    _find_checkpoint = _awaited(SessionStore._find_checkpoint)  # noqa: SLF001
+    _listed_checkpoint = _awaited(SessionStore._listed_checkpoint)  # noqa: SLF001
+    _list_checkpoints = _awaited(SessionStore._list_checkpoints)  # noqa: SLF001
+    _checkpoint_past = _awaited(SessionStore._checkpoint_past)  # noqa: SLF001
+    _delete_checkpoint_runs = _awaited(SessionStore._delete_checkpoint_runs)  # noqa: SLF001
+    _prune_checkpoints = _awaited(SessionStore._prune_checkpoints)  # noqa: SLF001
+    _delete_checkpoints = _awaited(SessionStore._delete_checkpoints)  # noqa: SLF001
+    _copy_checkpoints = _awaited(SessionStore._copy_checkpoints)  # noqa: SLF001
     _message_page = _awaited(SessionStore._message_page)  # noqa: SLF001
     _any_due = _awaited(SessionStore._any_due)  # noqa: SLF001
     _sweep_batch = _awaited(SessionStore._sweep_batch)  # noqa: SLF001
@@ -329,14 +350,14 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _is_behind = _awaited(SessionStore._is_behind)  # noqa: SLF001
     _access = _in_thread(SessionStore._access)  # noqa: SLF001
 
-    async def _run(self, recorded: T) -> T:
+    async def _run(self, recorded: T, *, to_its_end: bool = False) -> T:
         work = cast("_Recorded[T]", recorded)
         if work.read is not None:
             found = await self._read(work.read)
             if found is not None or work.write is None:
                 return cast(T, found)
         self._recorder._require_writable()  # noqa: SLF001
-        return await self._write(cast("Work[T]", work.write), full=work.full)
+        return await self._write(cast("Work[T]", work.write), full=work.full, to_its_end=to_its_end)
 
     async def _read(self, work: Work[T] | Work[T | None]) -> T | None:
         outcome = Outcome(lambda: self._database.read(work, timeout=self._settings.busy_timeout))
@@ -344,7 +365,8 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         await outcome.arrival.wait()
         return outcome.get()
 
-    async def _write(self, work: Work[T], *, full: bool = False) -> T:
+    async def _write(self, work: Work[T], *, full: bool = False, to_its_end: bool = False) -> T:
+        """Do the work; with `to_its_end` it is done also if it had not begun when a cancellation arrived."""
         arrival = Arrival()
         settings = self._settings
         deadline = time.monotonic() + settings.busy_timeout
@@ -357,7 +379,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
             self._database.writer.withdraw(job)
             raise
         except BaseException:
-            if not self._database.writer.withdraw(job):
+            if to_its_end or not self._database.writer.withdraw(job):
                 await arrival.wait_through()
             raise
         return job.outcome()

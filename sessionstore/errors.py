@@ -15,6 +15,8 @@ SessionStoreError
 │   ├── ForeignDatabaseError              an SQLite file of another program
 │   ├── ReadOnlyStoreError                no permission to write
 │   └── UnsafePathError                   a symlink, a device, a hard link, a file of somebody else
+├── BackendError (OSError)                a memory backend's server could not be asked, or refused: `backend`
+├── ModelError                            a language model gave no usable answer: `status`, `retry_after`
 ├── SearchUnavailableError                search is off, or this SQLite has no full-text search
 ├── UpgradeError                          a migration failed; the file has its old schema
 ├── StoreCorruptError                     damaged data was found: `path`
@@ -176,6 +178,14 @@ class StoreIOError(_FileError, OSError):
     """The operating system failed to read or write the file; the transaction was rolled back."""
 
 
+class BackendError(SessionStoreError, OSError):
+    """The server of a memory backend could not be asked, or refused what it was asked; `backend` names its kind."""
+
+    def __init__(self, backend: str, reason: str) -> None:
+        super().__init__(f"{backend}: {reason}")
+        self.backend = backend
+
+
 class SyncError(SessionStoreError):
     """The remote API could not be asked; `status` is the HTTP status of its answer, if there was one."""
 
@@ -200,6 +210,20 @@ class ResponseError(SyncError):
     """The remote's answer is none that this API has."""
 
 
+class ModelError(SessionStoreError):
+    """A language model could not be asked, or what it answered cannot be used. Nothing of the turn was stored.
+
+    Attributes:
+        status: The HTTP status of its answer, if there was one.
+        retry_after: Seconds after which it asked to be tried again, if it did.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
 class SearchUnavailableError(SessionStoreError):
     """Nothing can be searched: search is off, or this SQLite was built without full-text search."""
 
@@ -214,8 +238,8 @@ class ForkedStoreError(SessionStoreError):
 class ClosedStoreError(SessionStoreError):
     """A store was used after it was closed."""
 
-    def __init__(self) -> None:
-        super().__init__("this store is closed; sessionstore.open() gives a new one")
+    def __init__(self, message: str = "this store is closed; sessionstore.open() gives a new one") -> None:
+        super().__init__(message)
 
 
 class UnsafePermissionsWarning(UserWarning):

@@ -137,10 +137,9 @@ def optional_duration(field: str, value: object) -> float | None:
 def period(field: str, value: object, *, unit: float = 1) -> float:
     """Seconds of a positive timedelta, or of a positive number of units of so many seconds; at most a hundred years."""
     given = value.total_seconds() / unit if isinstance(value, timedelta) else value
-    seconds = duration(field, given, most=LONGEST_LIFE / unit) * unit
-    if seconds < _MICROSECOND:
+    if isinstance(given, int | float) and not isinstance(given, bool) and given < _MICROSECOND / unit:
         raise InvalidInputError(field, "must be more than 0, at least a microsecond", limit=0)
-    return seconds
+    return duration(field, given, most=LONGEST_LIFE / unit) * unit
 
 
 def life(field: str, value: object, *, unit: float = 1) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -71,9 +72,12 @@ class ApiKey(Hidden):
         if self._provider is None:
             require_valid(self)
             return self._text or ""
-        given = self._provider()
+        given: Any = self._provider()
         fault = _fault(given)
         if fault is not None:
+            if inspect.iscoroutine(given):
+                fault = "is a coroutine; it must not be async"
+                given.close()
             del given
             raise ConfigError(f"api_key: what the callable returned {fault}")
         self._text = str.__str__(given)
@@ -81,7 +85,7 @@ class ApiKey(Hidden):
 
     def _wrap(self, key: str | Callable[[], str]) -> None:
         self._text = self._provider = None
-        self._refused = None if _is_provider(key) else _fault(key)
+        self._refused = _fault_of_provider(key) if _is_provider(key) else _fault(key)
         if self._refused is not None:
             return
         if isinstance(key, str):
@@ -120,6 +124,13 @@ def require_valid(key: ApiKey | None) -> None:
 
 def _is_provider(key: object) -> bool:
     return callable(key) and not isinstance(key, str)
+
+
+def _fault_of_provider(provider: Any) -> str | None:
+    """What is wrong with a callable that is to give keys; None for a good one."""
+    call = provider if inspect.isroutine(provider) else getattr(provider, "__call__", None)  # noqa: B004 - async ones are found there
+    is_async = inspect.iscoroutinefunction(provider) or inspect.iscoroutinefunction(call)
+    return "must not be async: give a plain callable, which async calls ask in a thread" if is_async else None
 
 
 def _fault(key: Any) -> str | None:

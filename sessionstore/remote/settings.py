@@ -159,7 +159,7 @@ def normal_url(url: object, *, allow_http: bool = False) -> str:
         raise _refused("must have no empty, . or .. parts in its path")
     host, port = _host_and_port(parts.netloc)
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
-        raise _refused("must be https://, or everybody on the way reads the key and the events; allow_http=True permits it")
+        raise _refused("must be https://, or everybody on the way reads the key and all that is sent; allow_http=True permits it")
     shown_port = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
     path = _ESCAPE.sub(lambda escape: escape[0].upper(), parts.path.rstrip("/"))
     return f"{parts.scheme}://{host}{shown_port}{path}"

@@ -12,7 +12,9 @@ from ..values.health import Diagnosis, StoreStatus
 from .agents import AgentCalls
 from .analytics import AnalyticsCalls
 from .branches import BranchCalls
+from .checkpoints import CheckpointCalls
 from .copies import CopyCalls
+from .documents import DocumentCalls
 from .erasing import EraseCalls
 from .files import FileCalls
 from .lives import LifeCalls
@@ -23,12 +25,15 @@ from .search import SearchCalls
 from .sessions import SessionCalls
 from .state import StateCalls
 from .syncing import SyncCalls
+from .turns import TurnCalls
 
 if TYPE_CHECKING:
     from ..background import Background
 
 
 class SessionStore(
+    DocumentCalls,
+    TurnCalls,
     SessionCalls,
     BranchCalls,
     LifeCalls,
@@ -36,6 +41,7 @@ class SessionStore(
     MessageCalls,
     SearchCalls,
     StateCalls,
+    CheckpointCalls,
     FileCalls,
     CopyCalls,
     MetricCalls,

@@ -53,11 +53,21 @@ def replace_the_last(store: sessionstore.SessionStore) -> None:
     store.replace_range(CHAT, seq, seq, [{"role": "user", "content": "y"}])
 
 
+def keep_a_conversation(store: sessionstore.SessionStore) -> None:
+    """A conversation is saved, grows, is read and deleted."""
+    memory = store.as_memory_backend()
+    memory.save("kept", [])
+    memory.save("kept", [{"role": "user", "content": "x"}])
+    if memory.load("kept") and "kept" in memory.list():
+        memory.delete("kept")
+
+
 # Every public name of SessionStore; the test fails for one that is not here.
 CALLS: dict[str, Call] = {
     "activity": lambda store: store.activity(),
     "agent": lambda store: store.agent("a"),
     "agents": lambda store: store.agents(),
+    "as_memory_backend": keep_a_conversation,
     "append": lambda store: store.append(CHAT, "user", "x"),
     "append_many": lambda store: store.append_many(CHAT, [{"role": "user", "content": "x"}]),
     "archive": lambda store: store.archive(CHAT),

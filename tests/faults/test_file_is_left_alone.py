@@ -25,6 +25,8 @@ MAY_OPEN = {
     ("keys.py", "_text_of_file"): "reads a file that is smaller than a database, before the store is opened",
     ("database/sidecars.py", "is_no_log"): "reads the first bytes of a log, before the first connection",
     ("database/filesystem.py", "_read_mountinfo"): "reads a file of the kernel's",
+    ("memory/files.py", "_read"): "reads a file of a conversation, after refusing a store's",
+    ("memory/files.py", "_replace"): "writes a conversation under a name of its own",
     ("formats/streams.py", "open_lines"): "reads a file to import, after refusing a store's",
     ("formats/streams.py", "_spooled"): "copies a stream into a temporary file",
     ("formats/streams.py", "_replacing"): "writes an export under a name of its own",

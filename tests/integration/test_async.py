@@ -340,7 +340,9 @@ SAME_FACES = [
     pytest.param(sessionstore.Outbox, sessionstore.AsyncOutbox, set(), id="outbox"),
 ]
 # What needs neither a file nor a wait stays a plain call.
-PLAIN = {"background", "in_namespace", "namespace", "outbox", "session_id", "settings", "store", "timer", "track"}
+PLAIN = {
+    "as_memory_backend", "background", "in_namespace", "namespace", "outbox", "session_id", "settings", "store", "timer", "track",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("plain", "awaited", "extra"), SAME_FACES)

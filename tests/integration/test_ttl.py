@@ -329,6 +329,8 @@ WRITES: dict[str, Callable[[SessionStore], object]] = {
     "append with a known dedupe key": lambda store: store.append("s", HELLO, dedupe_key="k"),
     "append_many": lambda store: store.append_many("s", [HELLO, HELLO]),
     "append_many of nothing": lambda store: store.append_many("s", []),
+    "append_many with state": lambda store: store.append_many("s", [HELLO], state={"app": {"x": 1}}, expected_last_seq=2),
+    "append_many of state only": lambda store: store.append_many("s", [], state={"session": {"x": 1}}),
     "update": lambda store: store.update("s", title="t"),
     "update with a version": lambda store: store.update("s", title="t", expected_version=1),
     "rename": lambda store: store.rename("s", "other"),

@@ -77,11 +77,12 @@ FLOORS: list[tuple[str, tuple[str, ...]]] = [
             "aio_opening",
             "delivery.",
             "background",
+            "memory.",
         ),
     ),
-    ("trackers", ("trackers.",)),
+    ("trackers and agents", ("trackers.", "chat.")),
     ("the front door", ("",)),
-    ("edges", ("collector.", "cli.", "__main__")),
+    ("edges", ("adapters.", "collector.", "cli.", "__main__")),
 ]
 
 

@@ -8,6 +8,7 @@ import json
 import pickle
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -219,3 +220,19 @@ def test_a_subclass_of_str_is_taken_as_its_text() -> None:
     revealed = ApiKey(Odd(TEXT)).reveal()
     assert revealed == TEXT
     assert type(revealed) is str
+
+
+def test_an_async_callable_is_refused_before_it_is_asked() -> None:
+    class Asked:
+        async def __call__(self) -> str:
+            raise AssertionError
+
+    async def asked(name: str) -> str:
+        raise AssertionError(name)
+
+    for provider in (Asked(), partial(asked, "x")):
+        with pytest.raises(ConfigError, match="api_key: must not be async"):
+            ApiKey(provider)  # type: ignore[arg-type]
+    hidden = ApiKey(lambda: asked("x"))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="returned is a coroutine"):
+        hidden.reveal()

@@ -45,6 +45,8 @@ EXAMPLES = [
     errors.RejectedError("the remote does not accept the question: HTTP 422", status=422),
     errors.RedirectRefusedError("the remote points to another address (HTTP 302)", status=302),
     errors.ResponseError("the remote answered HTTP 200 without JSON", status=200),
+    errors.BackendError("Redis", "ConnectionError; is the server there?"),
+    errors.ModelError("the model answered HTTP 429", status=429, retry_after=7.0),
     errors.SearchUnavailableError("search is off"),
     errors.ForkedStoreError(),
     errors.ClosedStoreError(),

@@ -1,0 +1,1 @@
+"""Memory backends: places that keep whole conversations as documents."""
