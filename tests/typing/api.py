@@ -14,17 +14,22 @@ from sessionstore import (
     AsyncSessionHandle,
     AsyncSessionStore,
     AsyncTimer,
+    ChatAgent,
     Conversation,
     DeleteReceipt,
     Diagnosis,
     DrainReceipt,
     Failures,
+    FileBackend,
+    MemoryBackend,
     Message,
     NewMessage,
+    OpenAICompatible,
     Overview,
     Page,
     QueryResult,
     Remote,
+    Reply,
     ResponseTimes,
     SessionHandle,
     SessionInfo,
@@ -79,6 +84,8 @@ def the_store(store: SessionStore) -> None:
     assert_type(store.append("s", "user", "x", model="m", input_tokens=1), Message)
     assert_type(store.append("s", {"role": "user", "content": "x"}, dedupe_key="k"), Message)
     assert_type(store.append_many("s", [{"role": "user", "content": "x"}, NewMessage({"role": "user"}, model="m")]), list[Message])
+    assert_type(store.append_many("s", [], state={"session": {"n": 1}, "app": {}}, expected_last_seq=3), list[Message])
+    store.append_many("s", [], state={"world": {}})  # type: ignore[dict-item]
     assert_type(store.messages("s", last=5, before=9, after=1, keep_pairs=True), list[Message])
     assert_type(store.iterate("s", after=3, page_size=10), Iterator[Message])
     assert_type(store.pop("s"), Message | None)
@@ -241,3 +248,28 @@ async def the_trackers_awaited(perf: AgentPerformanceTracker, store: AsyncSessio
     await perf.close_async(drain_timeout=0.5)
     assert_type(await store.drain(timeout=1.5), DrainReceipt)
     assert_type(await store.flush(5), bool)
+
+
+def the_chat_agent(store: SessionStore) -> None:
+    agent = ChatAgent(OpenAICompatible("http://127.0.0.1/v1", "m"), store=store, session_id="s", agent_id="a", ttl=60)
+    assert_type(agent.with_memory().with_session_id("t").with_auto_save(False).with_store("a.db"), ChatAgent)
+    reply = agent.ask("Hello")
+    assert_type(reply, Reply)
+    assert_type(reply.upper(), str)
+    assert_type(reply.output_tokens, int | None)
+    assert_type(next(agent.stream("Hello")), str)
+    assert_type(agent.messages(), list[dict[str, Any]])
+    assert_type(agent.list_sessions(), list[str])
+    ChatAgent("gpt")  # type: ignore[arg-type]
+    ChatAgent(str, max_histroy=3)  # type: ignore[call-arg]
+
+
+async def the_chat_agent_awaited(agent: ChatAgent) -> None:
+    assert_type(await agent.ask_async("Hello"), Reply)
+    async for piece in agent.stream_async("Hello"):
+        assert_type(piece, str)
+
+
+def the_backends(store: SessionStore) -> None:
+    backends: list[MemoryBackend] = [FileBackend("sessions"), store.as_memory_backend()]
+    assert_type(backends[0].load("s"), list[dict[str, Any]] | None)
