@@ -19,6 +19,7 @@ from . import (
     sweeping,
 )
 from .bench import Item
+from .frameworks import turns
 
 ITEMS: tuple[Item, ...] = (
     *appending.ITEMS,
@@ -35,6 +36,7 @@ ITEMS: tuple[Item, ...] = (
     *percentiles.ITEMS,
     *starting.ITEMS,
     *layouts.ITEMS,
+    *turns.ITEMS,
 )
 
 

@@ -69,6 +69,12 @@ ROWS = {
         "search of 900 messages, a rare word", "search of 900 messages, a word in 0.1 %",
         "search of 900 messages, a word in half, newest", "search of 900 messages, a word in half, one session",
     ),
+    "frameworks": (
+        "OpenAI Agents: two items onto 0, beside SQLiteSession", "OpenAI Agents: the newest 50 of 10, beside SQLAlchemySession",
+        "LangGraph: a checkpoint of two messages more than 20, beside SqliteSaver",
+        "Google ADK: two events onto 10, beside SqliteSessionService",
+        "Google ADK: the session with the newest 50 of 20, beside DatabaseSessionService",
+    ),
 }  # fmt: skip
 
 
