@@ -35,7 +35,9 @@ faults: $(DEV)  ## The long campaigns: 200 kills of writers and of senders, ever
 	SESSIONSTORE_SYNC_ROWS=10000 SESSIONSTORE_SYNC_KILLS=200 SESSIONSTORE_SYNC_FAULTS=full SESSIONSTORE_SYNC_CLOSES=1000 \
 	SESSIONSTORE_SYNC_STALLS=100 SESSIONSTORE_OFFLINE_CONVERSATIONS=10000 SESSIONSTORE_KILL_CYCLES=200 SESSIONSTORE_KILL_POINTS=0 SESSIONSTORE_POWER_LOSS_IMAGES=5000 SESSIONSTORE_DISK_FAULTS=300 \
 	SESSIONSTORE_FILE_KILLS=300 SESSIONSTORE_COPY_KILLS=200 SESSIONSTORE_FILE_KILL_POINTS=600 SESSIONSTORE_BACKUPS=200 SESSIONSTORE_BIT_FLIPS=2000 SESSIONSTORE_FORK_HISTORIES=120 \
-	SESSIONSTORE_ERASURES=60 SESSIONSTORE_ERASE_KILLS=100 SESSIONSTORE_DAMAGED_FILES=2000 $(BIN)/python -m pytest tests/faults tests/integration/test_offline_day.py tests/integration/test_backup.py tests/integration/test_forks.py tests/integration/test_replace_range.py -s --timeout 3600
+	SESSIONSTORE_ERASURES=60 SESSIONSTORE_ERASE_KILLS=100 SESSIONSTORE_DAMAGED_FILES=2000 SESSIONSTORE_INTERRUPT_STEP=7 SESSIONSTORE_CHAT_KILLS=20 \
+	SESSIONSTORE_GRAPHS=200 SESSIONSTORE_GRAPH_KILLS=10 SESSIONSTORE_ADK_EXAMPLES=100 SESSIONSTORE_CASES=1000 $(BIN)/python -m pytest tests/faults tests/integration/test_offline_day.py tests/integration/test_backup.py tests/integration/test_forks.py tests/integration/test_replace_range.py \
+	tests/integration/test_chat_agent.py tests/integration/test_adapter_langgraph.py tests/integration/test_adapter_google_adk.py tests/integration/test_adapter_pydantic_ai.py -s --timeout 3600
 
 bench: $(DEV)  ## Raw sqlite3 and the store, side by side
 	$(BIN)/python -m benchmarks
