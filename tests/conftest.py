@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
@@ -23,6 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA_VARIABLE = "SESSIONSTORE_TEST_DATA"
 AIRLINE = "airline-conversations.jsonl.gz"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through all the frameworks again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])
