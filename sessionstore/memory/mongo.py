@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from .. import inputs
 from ..content import decode
 from ..errors import BackendError, ConfigError, InvalidInputError, MissingExtraError, QuotaError
+from .clients import AsyncHoldsClient, HoldsClient
 from .documents import checked, conversation_id, messages_in
 from .names import is_id
 
@@ -36,7 +36,7 @@ _NAME_ALLOWED: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _ESCAPED: Final = re.compile(r"%([0-9A-F]{2})")
 
 
-class MongoBackend:
+class MongoBackend(HoldsClient):
     """Whole conversations in a collection of MongoDB, a document for each. The last save wins.
 
     The messages are BSON objects, which queries can look into; of their names "$", "." and "%" are percent-encoded.
@@ -106,23 +106,12 @@ class MongoBackend:
         with _translating():
             return _ids([found[_ID] for found in self._collection.find({}, {_ID: 1})])
 
-    def close(self) -> None:
-        """Close the connections that were made for this."""
-        if self._is_owned:
-            self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         # Without the client: it may know a password.
         return f"{type(self).__name__}({self._collection.full_name!r})"
 
 
-class AsyncMongoBackend:
+class AsyncMongoBackend(AsyncHoldsClient):
     """Whole conversations in a collection of MongoDB, for asyncio. The methods are those of `MongoBackend`, awaited.
 
     It belongs to the event loop that uses it first, as clients of MongoDB do.
@@ -140,6 +129,7 @@ class AsyncMongoBackend:
         _require_names(database, collection)
         self._is_owned = not isinstance(client, AsyncMongoClient)
         self._client = client if isinstance(client, AsyncMongoClient) else _connected(AsyncMongoClient, client, timeout)
+        self._end_client = self._client.close
         self._collection = self._client[database][collection]
 
     async def save(self, session_id: str, messages: Sequence[Mapping[str, Any]]) -> None:
@@ -165,19 +155,6 @@ class AsyncMongoBackend:
         """The ids of all conversations in the collection, sorted."""
         async with _translating_awaited():
             return _ids([found[_ID] async for found in self._collection.find({}, {_ID: 1})])
-
-    async def close(self) -> None:
-        """Close the connections that were made for this."""
-        if self._is_owned:
-            await self._client.close()
-
-    aclose = close
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._collection.full_name!r})"

@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import unquote
 
 from .. import inputs
 from ..errors import BackendError, ConfigError, InvalidInputError, MissingExtraError
 from . import names
+from .clients import AsyncHoldsClient, HoldsClient
 from .documents import conversation_id, from_json, to_json
 
 try:
@@ -64,7 +64,7 @@ class _Keys:
         return f"prefix={self.prefix!r}, ttl={self.ttl!r}"
 
 
-class RedisBackend:
+class RedisBackend(HoldsClient):
     """Whole conversations in Redis, or in a server that speaks its protocol. The last save wins.
 
     How long they survive a crash of the server is up to its `appendfsync`.
@@ -132,22 +132,11 @@ class RedisBackend:
         with _translating():
             return self._keys.ids(list(self._client.scan_iter(match=self._keys.pattern, count=_SCANNED)))
 
-    def close(self) -> None:
-        """Close the connections that were made for this."""
-        if self._is_owned:
-            self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._keys!r})"
 
 
-class AsyncRedisBackend:
+class AsyncRedisBackend(AsyncHoldsClient):
     """Whole conversations in Redis, for asyncio. The methods are those of `RedisBackend`, awaited.
 
     It belongs to the event loop that uses it first, as clients of Redis do.
@@ -165,6 +154,7 @@ class AsyncRedisBackend:
         self._keys = _Keys(prefix, ttl)
         self._is_owned = not isinstance(client, AsyncRedis)
         self._client = client if isinstance(client, AsyncRedis) else _connected(AsyncRedis, client, timeout)
+        self._end_client = self._client.aclose
 
     async def save(self, session_id: str, messages: Sequence[Mapping[str, Any]]) -> None:
         """Keep a conversation in place of the one before; its time to live begins anew."""
@@ -189,19 +179,6 @@ class AsyncRedisBackend:
         """The ids of all conversations under the prefix, sorted."""
         async with _translating_awaited():
             return self._keys.ids([key async for key in self._client.scan_iter(match=self._keys.pattern, count=_SCANNED)])
-
-    async def close(self) -> None:
-        """Close the connections that were made for this."""
-        if self._is_owned:
-            await self._client.aclose()
-
-    aclose = close
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._keys!r})"
