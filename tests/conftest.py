@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,10 @@ import pytest
 import sessionstore
 
 Dump = dict[str, list[tuple[Any, ...]]]
+
+# The tests below import what lies here: `from trials import Trial`.
+sys.path.append(str(Path(__file__).parent))
+pytest_plugins = ("trials",)
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C, and so do the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

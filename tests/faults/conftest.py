@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import Trial
 
 FOLDER = Path(__file__).parent
 # The helpers beside the tests, and the backends, can be imported.
@@ -19,11 +19,15 @@ sys.path += [str(FOLDER), str(FOLDER.parent / "integration")]
 
 
 @pytest.fixture
-def seed() -> int:
-    """A seed, from SESSIONSTORE_SEED or new; it is printed, so that a failure can be repeated."""
-    chosen = int(os.environ.get("SESSIONSTORE_SEED") or random.randrange(2**32))
-    print(f"SESSIONSTORE_SEED={chosen}")
-    return chosen
+def seed(trial: Trial) -> int:
+    """The trial's."""
+    return trial.seed
+
+
+@pytest.fixture
+def hands(trial: Trial) -> int:
+    """How many processes share a campaign; in the usual run of the tests it must leave room for others."""
+    return trial.size(push=2, nightly=3, release=3)
 
 
 @pytest.fixture

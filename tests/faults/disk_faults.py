@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
+import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,10 @@ Action = Callable[[lab.Wire, Path], None]
 
 CHAT = "s"
 APPENDS = 30
+# The errors that each call of a failing disk returns.
+FAILING = {"pwrite64": ("EIO", "ENOSPC"), "fdatasync": ("EIO",), "ftruncate": ("EIO", "ENOSPC")}
+# Nothing here waits for longer than a few seconds.
+LONGEST = 60
 TYPED = ("DiskFullError", "StoreIOError")
 OPENING = (*TYPED, "StoreOpenError", "StoreCorruptError", "UpgradeError", "StoreBusyError")
 
@@ -53,6 +60,7 @@ def append_through_a_fault(wire: lab.Wire, path: Path) -> None:
 
 def open_through_a_fault(wire: lab.Wire, path: Path) -> None:
     wire.wait()
+    store = None
     for _ in range(20):
         try:
             store = sessionstore.open(path)
@@ -60,11 +68,15 @@ def open_through_a_fault(wire: lab.Wire, path: Path) -> None:
         except sessionstore.SessionStoreError as error:
             wire.say("ERROR", -1, type(error).__name__)
         else:
+            for n in range(3):
+                try_append(wire, store, n)
+            wire.say("AFTER", [message.text for message in store.messages(CHAT)])
             break
-    for n in range(3):
-        try_append(wire, store, n)
-    wire.say("AFTER", [message.text for message in store.messages(CHAT)])
-    store.close()
+    else:
+        # A disk that goes on failing lets no session be made.
+        wire.say("AFTER", [])
+    if store is not None:
+        store.close()
 
 
 def append_under_a_size_limit(wire: lab.Wire, path: Path) -> None:
@@ -129,14 +141,20 @@ def failed_last(lines: list[list[Any]]) -> list[int]:
 
 def run(action: Action, path: Path, inject: str, allowed: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
     """One run with a fault; the file is looked at afterwards by a third process."""
-    child = lab.Child(partial(action, path=path))
+
+    def act(wire: lab.Wire) -> None:
+        signal.alarm(LONGEST)
+        action(wire, path)
+
+    child = lab.Child(act)
     syscall = inject.partition(":")[0]
     child.ready()
     with lab.traced(child.pid, "-e", f"trace={syscall}", "-e", f"inject={inject}", log=Path(os.devnull)):
         child.go()
         lines = child.rest()
-        child.end()
-    return judge(lines, lab.ask(partial(lab.examine, str(path))), allowed)
+        hung = child.end() == -signal.SIGALRM
+    figures, wrong = judge(lines, lab.ask(partial(lab.examine, str(path))), allowed)
+    return figures, [f"it did not end within {LONGEST} s"] if hung else wrong
 
 
 def make_base(folder: Path) -> Path:
@@ -153,34 +171,58 @@ def make_base(folder: Path) -> Path:
     return base
 
 
-def faults(chance: random.Random, count: int) -> list[tuple[str, Action]]:
-    """Random faults: which call, which error, from which call on, how long."""
-    chosen = []
-    for _ in range(count):
-        syscall, most = chance.choice((("pwrite64", 90), ("fdatasync", 35)))
-        error = chance.choice(("EIO", "ENOSPC")) if syscall == "pwrite64" else "EIO"
-        first = chance.randrange(1, most)
-        action = append_through_a_fault if chance.random() < 0.8 else open_through_a_fault
-        last = first + chance.choice((0, 0, 1, 5))
-        chosen.append((f"{syscall}:error={error}:when={first if last == first else f'{first}..{last}'}", action))
-    return chosen
+def count_calls(action: Action, base: Path, folder: Path) -> dict[str, int]:
+    """How often an action makes each of the calls that may fail, if none does."""
+    path, log = folder / f"count-{action.__name__}.db", folder / f"count-{action.__name__}.log"
+    if action is append_through_a_fault:
+        lab.copy_store(base, path)
+    child = lab.Child(partial(action, path=path))
+    child.ready()
+    with lab.traced(child.pid, "-e", "trace=" + ",".join(FAILING), log=log):
+        child.go()
+        child.rest()
+        child.end()
+    return Counter(re.findall(rf"\b({'|'.join(FAILING)})\(", log.read_text()))
 
 
-def inject_faults(folder: Path, count: int, seed: int) -> dict[str, Any]:
-    """Appends and openings through so many random faults."""
+def faults(calls: dict[Action, dict[str, int]]) -> list[tuple[Action, str]]:
+    """Every call once, with each error: it alone fails, or all from it on, or some."""
+    return [
+        (action, f"{syscall}:error={error}:when={n}{how}")
+        for action, counts in calls.items()
+        for syscall, errors in FAILING.items()
+        for n in range(1, counts.get(syscall, 0) + 1)
+        for error in errors
+        for how in ("", "+", *([f"..{n + 5}"] if n % 3 == 0 else []))
+    ]
+
+
+def inject_faults(folder: Path, most: int, seed: int, hands: int = 4) -> dict[str, Any]:
+    """Appends and openings through `most` of all faults, chosen at random, or through all if it is 0."""
     base = make_base(folder)
-    totals = {"runs": count, "seed": seed, "acked": 0, "errors": 0, "lost": 0, "faulty": 0}
-    problems: list[str] = []
-    for number, (inject, action) in enumerate(faults(random.Random(seed), count)):
+    actions = (append_through_a_fault, open_through_a_fault)
+    known = faults({action: count_calls(action, base, folder) for action in actions})
+    chosen = known if most == 0 else random.Random(seed).sample(known, min(most, len(known)))
+
+    def suffer(number: int) -> tuple[dict[str, int], list[str]]:
+        action, inject = chosen[number]
         path = folder / f"fault-{number}.db"
         if action is append_through_a_fault:
             lab.copy_store(base, path)
         figures, wrong = run(action, path, inject, TYPED if action is append_through_a_fault else OPENING)
-        for name, value in figures.items():
-            totals[name] += value
-        totals["faulty"] += bool(figures["errors"])
-        problems += [f"{action.__name__}, {inject}: {problem}" for problem in wrong]
-    return {**totals, "problems": problems}
+        for file in lab.files_of(path):
+            file.unlink()
+        return figures | {"faulty": int(figures["errors"] > 0)}, [f"{action.__name__}, {inject}: {each}" for each in wrong]
+
+    results = lab.spread(suffer, range(len(chosen)), hands)
+    totals = lab.added([figures for figures, _ in results])
+    return {
+        "runs": len(chosen),
+        "of": len(known),
+        "seed": seed,
+        **totals,
+        "problems": [each for _, wrong in results for each in wrong],
+    }
 
 
 def limit_size(folder: Path) -> dict[str, Any]:

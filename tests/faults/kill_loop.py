@@ -109,35 +109,40 @@ def run_and_kill(path: Path, name: str, chance: random.Random) -> tuple[list[lis
     return [line for line in lines if line[:1] == ["ACK"]], ["READY"] in lines
 
 
-def main(folder: str, cycles: int, seed: int) -> dict[str, Any]:
-    """Kill as often as asked; a file is used for several cycles, so that a crash also follows a crash."""
-    lab.warm_up()
-    chance = random.Random(seed)
-    counted = ("acked", "lost", "unacked", "torn", "killed_opening", "alarms")
-    figures: dict[str, Any] = {"cycles": cycles, "seed": seed, **dict.fromkeys(counted, 0)}
+COUNTED = ("acked", "lost", "unacked", "torn", "killed_opening", "alarms")
+
+
+def kill_on_one_file(number: int, cycles: int, folder: str, seed: int) -> dict[str, Any]:
+    """A file is used for several cycles, so that a crash also follows a crash."""
+    chance = random.Random(f"{seed}/{number}")
+    path = Path(folder) / f"kill-{number}.db"
+    figures = dict.fromkeys(COUNTED, 0)
     problems: list[str] = []
     acked: dict[tuple[str, int], str] = {}
     known = 0
     for cycle in range(cycles):
-        path = Path(folder) / f"kill-{cycle // CYCLES_PER_FILE}.db"
-        if cycle % CYCLES_PER_FILE == 0:
-            acked, known = {}, 0
         acks, opened = run_and_kill(path, f"c{cycle}", chance)
-        figures["killed_opening"] += not opened
         acked.update({(session, seq): text_of(name) for _, session, seq, name in acks})
-        found = lab.ask(lambda path=path: lab.examine(str(path)))
+        found = lab.ask(lambda: lab.examine(str(path)))
         stored = {(session, seq): text for session, rows in found["sessions"].items() for seq, text in rows}
         lost = [key for key, text in acked.items() if stored.get(key) != text]
-        figures["acked"] += len(acks)
-        figures["lost"] += len(lost)
-        figures["unacked"] += len(stored) - known - len(acks)
-        figures["torn"] += torn_batches(stored)
-        figures["alarms"] += len(found["alarms"])
+        wrong = [*found["wrong"], *(f"lost {key}" for key in lost)]
+        wrong += [f"wrong text at {key}" for key, text in stored.items() if text != text_of(text.split(" ")[0])]
+        torn, unacked = torn_batches(stored), len(stored) - known - len(acks)
+        seen = (len(acks), len(lost), unacked, torn, not opened, len(found["alarms"]))
+        figures = lab.added([figures, dict(zip(COUNTED, seen, strict=True))])
         known = len(stored)
-        problems += [f"cycle {cycle}: {problem}" for problem in found["wrong"]]
-        problems += [f"cycle {cycle}: lost {key}" for key in lost]
-        problems += [f"cycle {cycle}: wrong text at {key}" for key, text in stored.items() if text != text_of(text.split(" ")[0])]
-    return {**figures, "problems": problems}
+        problems += [f"file {number}, cycle {cycle}: {problem}" for problem in wrong]
+    return {"figures": figures, "problems": problems}
+
+
+def main(folder: str, cycles: int, seed: int, hands: int = 2) -> dict[str, Any]:
+    """Kill as often as asked."""
+    lab.warm_up()
+    lengths = [min(CYCLES_PER_FILE, cycles - begun) for begun in range(0, cycles, CYCLES_PER_FILE)]
+    parts = lab.spread(lambda task: kill_on_one_file(*task, folder, seed), list(enumerate(lengths)), hands)
+    figures = lab.added([part["figures"] for part in parts])
+    return {"cycles": cycles, "seed": seed, **figures, "problems": [problem for part in parts for problem in part["problems"]]}
 
 
 def torn_batches(stored: dict[tuple[str, int], str]) -> int:

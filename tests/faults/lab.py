@@ -16,12 +16,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -31,8 +33,10 @@ from sessionstore.database import checkpoints
 # Loaded on demand by the package; a child should not spend its short life on importing.
 _QUERIES = ("catalog", "edits", "health", "changes", "tool_calls")
 _LAZY = ("aio", "diagnosis", "models", *(f"queries.{name}" for name in _QUERIES))
+_PR_SET_PDEATHSIG = 1
 _PR_SET_PTRACER = 0x59616D61
 _ANY_PROCESS = ctypes.c_ulong(-1)
+Task = TypeVar("Task")
 
 
 class Wire:
@@ -115,7 +119,7 @@ class Child:
 def _live(action: Callable[[Wire], None], wire: Wire) -> None:
     status = 1
     try:
-        _allow_tracing()
+        _prepare_process()
         action(wire)
         status = 0
     except BaseException:
@@ -124,10 +128,13 @@ def _live(action: Callable[[Wire], None], wire: Wire) -> None:
         os._exit(status)
 
 
-def _allow_tracing() -> None:
-    # Where only ancestors may trace, a sibling needs leave. Other systems do not know the call, and need none.
+def _prepare_process() -> None:
+    # Where only ancestors may trace, a sibling needs leave. Other systems do not know these calls, and need none.
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY_PROCESS, 0, 0, 0)
+        control = ctypes.CDLL(None).prctl
+        control(_PR_SET_PTRACER, _ANY_PROCESS, 0, 0, 0)
+        # A campaign that is killed takes its children along.
+        control(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def warm_up() -> None:
@@ -159,6 +166,52 @@ def ask(question: Callable[[], Any]) -> Any:
     if not lines or lines[-1][0] != "ANSWER":
         raise AssertionError(f"the child failed: {lines}")
     return lines[-1][1]
+
+
+def do(action: Callable[[Wire], None]) -> None:
+    """Let a child do something and end."""
+    child = Child(action)
+    said = child.rest()
+    child.end()
+    if said:
+        raise AssertionError(f"the child failed: {said}")
+
+
+def spread(work: Callable[[Task], Any], tasks: Sequence[Task], hands: int) -> list[Any]:
+    """What `work` gives for each task, in their order, as JSON gives it back; several children share the tasks.
+
+    Runs under strace mostly wait, so that more children than processors are worth it.
+    """
+
+    def work_off(wire: Wire, hand: int, results: int) -> None:
+        for task in tasks[hand::hands]:
+            line = (json.dumps(work(task)) + "\n").encode()
+            while line:
+                line = line[os.write(results, line) :]
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.open(Path(folder) / str(hand), os.O_RDWR | os.O_CREAT, 0o600) for hand in range(hands)]
+        children = [Child(partial(work_off, hand=hand, results=file)) for hand, file in enumerate(files)]
+        said = [line for child in children for line in child.rest()]
+        for child in children:
+            child.end()
+        for file in files:
+            os.close(file)
+        if said:
+            raise AssertionError(f"a hand failed: {said}")
+        shares = [Path(folder, str(hand)).read_text().splitlines() for hand in range(hands)]
+    if sum(map(len, shares)) != len(tasks):
+        raise AssertionError("a hand ended before its work")
+    return [json.loads(shares[number % hands][number // hands]) for number in range(len(tasks))]
+
+
+def added(totals: list[dict[str, int]]) -> dict[str, int]:
+    """Figures of several parts of a campaign, by name."""
+    sums: dict[str, int] = {}
+    for part in totals:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0) + value
+    return sums
 
 
 def is_traceable() -> bool:
@@ -221,6 +274,16 @@ def _examine_store(path: str) -> dict[str, Any]:
         store.session("afterwards").append("user", "still writable")
         store.delete("afterwards")
     return {"sessions": sessions, "wrong": wrong, "alarms": [str(alarm.message) for alarm in alarms]}
+
+
+@contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    """A plain connection to a file."""
+    connection = sqlite3.connect(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def files_of(path: Path) -> list[Path]:

@@ -241,7 +241,7 @@ def random_kills(place: Path, base: Path, count: int, chance: random.Random) -> 
     return figures, problems
 
 
-def kill_points(place: Path, base: Path, most: int, chance: random.Random) -> tuple[Counter[str], list[str]]:
+def kill_points(place: Path, base: Path, most: int, chance: random.Random, hands: int) -> tuple[Counter[str], list[str]]:
     """Kill at the system calls, `most` of them chosen at random, or all of them if it is 0."""
     log = place / "strace.log"
     points: list[tuple[str, str, int]] = []
@@ -256,20 +256,23 @@ def kill_points(place: Path, base: Path, most: int, chance: random.Random) -> tu
     few = [point for point in points if point[1] != "pwrite64"]
     many = [point for point in points if point[1] == "pwrite64"]
     chosen = points if most == 0 else chance.sample(few, min(len(few), most)) + chance.sample(many, min(len(many), most // 4))
-    figures: Counter[str] = Counter(points=len(chosen), of=len(points))
-    problems: list[str] = []
-    for number, (operation, call, n) in enumerate(chosen):
-        folder = place / f"point-{number}"
+
+    def kill_at(point: tuple[str, str, int]) -> tuple[bool, list[str]]:
+        operation, call, n = point
+        folder = place / f"{operation} {call} {n}"
         prepare(operation, base, folder)
         inject = f"inject={call}:signal=SIGKILL:when={n}"
         done, killed = run_traced(operation, folder, Path("/dev/null"), "-e", f"trace={call}", "-e", inject)
-        figures.update(killed=killed)
-        problems += [f"{operation}, {call} {n}: {each}" for each in problems_after(operation, folder, base, done=done)]
+        wrong = [f"{operation}, {call} {n}: {each}" for each in problems_after(operation, folder, base, done=done)]
         shutil.rmtree(folder)
-    return figures, problems
+        return killed, wrong
+
+    results = lab.spread(kill_at, chosen, hands)
+    figures = Counter(points=len(chosen), of=len(points), killed=sum(killed for killed, _ in results))
+    return figures, [each for _, wrong in results for each in wrong]
 
 
-def main(folder: str, seed: int, kills: int = 0, points: int | None = None) -> dict[str, Any]:
+def main(folder: str, seed: int, kills: int = 0, points: int | None = None, hands: int = 4) -> dict[str, Any]:
     """Random kills, or kills at system calls."""
     lab.warm_up()
     place = Path(folder)
@@ -280,7 +283,7 @@ def main(folder: str, seed: int, kills: int = 0, points: int | None = None) -> d
     (base / (BACKUP + "-lock")).unlink(missing_ok=True)
     chance = random.Random(seed)
     if points is not None:
-        figures, problems = kill_points(place, base, points, chance)
+        figures, problems = kill_points(place, base, points, chance, hands)
     else:
         figures, problems = random_kills(place, base, kills, chance)
     return {**figures, "seed": seed, "problems": problems}

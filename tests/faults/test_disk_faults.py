@@ -1,7 +1,4 @@
-"""What a failing disk and a damaged file do: typed errors, nothing half stored, never wrong messages.
-
-SESSIONSTORE_DISK_FAULTS and SESSIONSTORE_DAMAGED_FILES ask for longer campaigns; SESSIONSTORE_SEED repeats a run.
-"""
+"""What a failing disk and a damaged file do: typed errors, nothing half stored, never wrong messages."""
 
 from __future__ import annotations
 
@@ -17,42 +14,51 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import Trial
 
 import sessionstore
 
 Campaign = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.timeout(3600)
 
-FAULTS = int(os.environ.get("SESSIONSTORE_DISK_FAULTS", "40"))
-DAMAGED_FILES = int(os.environ.get("SESSIONSTORE_DAMAGED_FILES", "300"))
 SESSIONS = 5
 MESSAGES = 40
 WORDS = "the quick brown fox jumps over the lazy dog "
 
 
-def test_failed_writes_raise_typed_errors_and_lose_nothing(campaign: Campaign, seed: int, strace: None) -> None:
+@pytest.mark.fault("F7")
+def test_failed_writes_raise_typed_errors_and_lose_nothing(campaign: Campaign, trial: Trial, hands: int, strace: None) -> None:
     """ENOSPC and EIO from write and sync: what raised is not stored, what returned is, reads go on, and so do later writes."""
-    figures = campaign("disk_faults", what="inject", count=FAULTS, seed=seed)
+    figures = campaign("disk_faults", what="inject", most=trial.size(push=24, nightly=400, release=0), seed=trial.seed, hands=hands)
     assert figures["problems"] == []
     assert figures["lost"] == 0
-    assert figures["faulty"] > FAULTS / 4, "too few of the faults were met"
+    assert figures["faulty"] > figures["runs"] / 4, "too few of the faults were met"
+    told = f"{figures['errors']:,} calls raised, {figures['acked']:,} were acknowledged, 0 lost, 0 hung"
+    left = figures["of"] - figures["runs"]
+    skipped = f"{left:,} of {figures['of']:,} faults: a sample" if left else None
+    trial.report(f"{figures['runs']:,} of {figures['of']:,} faults: {told}", skipped=skipped, **figures)
 
 
-def test_a_file_size_limit_is_a_typed_error_and_ends_with_the_limit(campaign: Campaign) -> None:
+@pytest.mark.fault("F7")
+def test_a_file_size_limit_is_a_typed_error_and_ends_with_the_limit(campaign: Campaign, trial: Trial) -> None:
     figures = campaign("disk_faults", what="limit")
     assert figures["problems"] == []
     assert figures["errors"] > 0
     assert figures["lost"] == 0
+    trial.report(f"RLIMIT_FSIZE: {figures['errors']} calls refused, {figures['acked']} acknowledged, 0 lost")
 
 
+@pytest.mark.fault("F7", "F31")
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_is_a_typed_error_and_ends_with_free_space(campaign: Campaign) -> None:
+def test_a_full_disk_is_a_typed_error_and_ends_with_free_space(campaign: Campaign, trial: Trial) -> None:
     figures = campaign("disk_faults", what="fill")
     if "skipped" in figures:
         pytest.skip(figures["skipped"])
     assert figures["problems"] == []
     assert figures["errors"] > 0
     assert figures["lost"] == 0
+    told = f"a full disk: {figures['errors']} calls refused, {figures['acked']} acknowledged, 0 lost"
+    trial.report(told, file_system="tmpfs")
 
 
 def text_of(session: int, seq: int) -> str:
@@ -112,28 +118,35 @@ def damage(path: Path, chance: random.Random) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.filterwarnings("ignore::sessionstore.StoreWarning")
-def test_flipped_bytes_never_become_wrong_messages(intact: Path, tmp_path: Path, seed: int) -> None:
+def test_flipped_bytes_never_become_wrong_messages(intact: Path, tmp_path: Path, trial: Trial) -> None:
     """Each damaged file is refused, or raises at reading (and the doctor finds it), or gives the right messages."""
     outcomes: Counter[str] = Counter()
     broken: list[str] = []
-    for number in range(DAMAGED_FILES):
+    files, found_by_doctor = trial.size(push=200, nightly=1_000, release=2_000), 0
+    for number in range(files):
         path = tmp_path / f"damaged-{number}.db"
         shutil.copyfile(intact, path)
-        damage(path, random.Random(f"{seed}/{number}"))
+        damage(path, random.Random(f"{trial.seed}/{number}"))
         try:
             outcome, healthy = read_all(path)
         except Exception as error:
             outcome, healthy = f"untyped: {type(error).__name__}", None
         outcomes[outcome] += 1
+        found_by_doctor += outcome == "right" and healthy is False
         if outcome == "wrong" or outcome.startswith("untyped") or (outcome != "right" and healthy):
             broken.append(f"file {number}: {outcome}, the doctor says healthy={healthy}")
         path.unlink()
-    print(f"{DAMAGED_FILES} damaged files:", dict(outcomes))
     assert broken == []
-    assert outcomes["right"] < DAMAGED_FILES, "the damage did nothing: the test proves nothing"
+    assert outcomes["right"] < files, "the damage did nothing: the test proves nothing"
+    refused = sum(count for outcome, count in outcomes.items() if outcome.startswith("refused"))
+    raised = files - refused - outcomes["right"]
+    told = f"{refused} detected at open, {raised} at read, {found_by_doctor} by the doctor alone, 0 silent wrong rows"
+    trial.report(f"{files:,} damaged files: {told}", outcomes=outcomes)
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("part", range(1, 8))
 def test_a_file_cut_short_is_refused_and_kept(intact: Path, tmp_path: Path, part: int) -> None:
     path = tmp_path / "short.db"
@@ -155,6 +168,7 @@ def open_beside(path: Path, suffix: str, content: bytes) -> list[str | None]:
             return [message.text for message in store.messages("chat-1")]
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock"])
 @pytest.mark.parametrize("size", [0, 1, 31, 4_096, 100_000])
 def test_garbage_beside_the_file_changes_nothing(intact: Path, tmp_path: Path, suffix: str, size: int) -> None:
@@ -163,6 +177,7 @@ def test_garbage_beside_the_file_changes_nothing(intact: Path, tmp_path: Path, s
     assert open_beside(path, suffix, random.Random(size).randbytes(size)) == expected_texts(1)
 
 
+@pytest.mark.fault("F18")
 def test_a_garbage_log_is_told_of(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     shutil.copyfile(intact, path)
@@ -171,12 +186,14 @@ def test_a_garbage_log_is_told_of(intact: Path, tmp_path: Path) -> None:
         assert not store.doctor().ok
 
 
+@pytest.mark.fault("F18")
 def test_a_hot_rollback_journal_of_garbage_changes_nothing(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     shutil.copyfile(intact, path)
     assert open_beside(path, "-journal", random.Random(1).randbytes(9_000)) == expected_texts(1)
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock"])
 def test_a_folder_in_place_of_a_sidecar_is_named(intact: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "a.db"
@@ -205,6 +222,7 @@ def live(tmp_path: Path) -> Path:
     return copied
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.filterwarnings("ignore::sessionstore.StoreWarning")
 def test_bytes_flipped_in_the_log_lose_whole_transactions_only(live: Path, tmp_path: Path, seed: int) -> None:
     """SQLite's checksums end the log at the first damaged frame: what is left is a prefix of what was written."""
@@ -225,6 +243,7 @@ def test_bytes_flipped_in_the_log_lose_whole_transactions_only(live: Path, tmp_p
     assert len(lengths) > 1
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.filterwarnings("ignore::sessionstore.StoreWarning")
 def test_the_log_of_an_earlier_life_brings_nothing_back(live: Path, tmp_path: Path) -> None:
     """The log was copied into the file and the file has moved on; then the old log turns up again, with other salts."""
@@ -236,6 +255,7 @@ def test_the_log_of_an_earlier_life_brings_nothing_back(live: Path, tmp_path: Pa
         assert [message.text for message in store.messages("s")] == [text_of(0, seq) for seq in range(1, 6)]
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.filterwarnings("ignore::sessionstore.StoreWarning")
 def test_the_log_of_another_store_never_gives_wrong_messages(live: Path, intact: Path, tmp_path: Path) -> None:
     """SQLite itself would mix both files. What comes out is an error, or one store's messages whole, and the doctor tells."""

@@ -7,16 +7,15 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trials import Trial
 
 import sessionstore
 
 pytest.importorskip("sqlcipher3", reason="the extra `encryption` is not installed")
 
-ROUNDS = int(os.environ.get("SESSIONSTORE_FILE_KILLS", "4"))
 FIRST, SECOND = bytes(range(32)), bytes(range(1, 33))
 MESSAGES = 600
 CHILD = """
@@ -85,6 +84,7 @@ def keys_that_open(path: Path, candidates: list[bytes | None], texts: list[str])
     return found
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("what", "before", "after"),
@@ -92,19 +92,18 @@ def keys_that_open(path: Path, candidates: list[bytes | None], texts: list[str])
     ids=["rekey", "encrypt", "decrypt"],
 )
 def test_a_kill_leaves_the_old_store_or_the_new_one(
-    what: str, before: bytes | None, after: bytes | None, tmp_path: Path, record_property: Callable[[str, object], None]
+    what: str, before: bytes | None, after: bytes | None, tmp_path: Path, trial: Trial
 ) -> None:
-    seed = int(os.environ.get("SESSIONSTORE_SEED", random.randrange(1 << 32)))
-    print(f"SESSIONSTORE_SEED={seed}")
-    chance = random.Random(seed)
+    chance = random.Random(trial.seed)
+    rounds = trial.size(push=4, nightly=60, release=200)
     base = tmp_path / "base.db"
     texts = fill(base, before)
     content = base.read_bytes()
-    trial = tmp_path / "trial.db"
-    trial.write_bytes(content)
-    longest = duration(what, trial)
+    timed = tmp_path / "timed.db"
+    timed.write_bytes(content)
+    longest = duration(what, timed)
     outcomes = {"old": 0, "new": 0, "done": 0}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         path = tmp_path / f"{number}.db"
         path.write_bytes(content)
         path.chmod(0o600)
@@ -120,6 +119,6 @@ def test_a_kill_leaves_the_old_store_or_the_new_one(
         assert left <= {"", "-lock", "-journal"}, "something was left beside it"
         for each in tmp_path.glob(f"{number}.db*"):
             each.unlink()
-    record_property("outcomes", outcomes)
-    print(what, outcomes)
-    assert sum(outcomes.values()) == ROUNDS
+    assert sum(outcomes.values()) == rounds
+    told = f"{outcomes['old']} as before, {outcomes['new'] + outcomes['done']} as asked for, 0 lost"
+    trial.report(f"{rounds} kills of {what}: {told}", **outcomes)

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from trials import Trial
 
 import sessionstore
 
 pytest.importorskip("sqlcipher3", reason="the extra `encryption` is not installed")
 
 TOKENS = 300
-FLIPS = int(os.environ.get("SESSIONSTORE_BIT_FLIPS", "150"))
 KEY = bytes(range(1, 33))
 CANARY = "5e55105710732c0ffee0123456789abcdef0fedcba98765432100badc0de5afe"
 PASSPHRASE = "canary-passphrase-of-a-user"
@@ -106,13 +106,12 @@ def tokens(seed: int) -> list[str]:
     return ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=16)) for _ in range(TOKENS)]
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.skipif(sys.platform == "win32", reason="stops a process by a signal")
 @pytest.mark.timeout(300)
-def test_no_word_of_an_encrypted_store_stands_in_any_of_its_files(tmp_path: Path) -> None:
+def test_no_word_of_an_encrypted_store_stands_in_any_of_its_files(tmp_path: Path, trial: Trial) -> None:
     """While it is open, its log is long, and nothing is closed: the database, -wal, -shm, and temporary files."""
-    seed = int(os.environ.get("SESSIONSTORE_SEED", random.randrange(1 << 32)))
-    print(f"SESSIONSTORE_SEED={seed}")
-    words = tokens(seed)
+    words = tokens(trial.seed)
     folder, temporary = tmp_path / "store", tmp_path / "tmp"
     folder.mkdir()
     temporary.mkdir()
@@ -139,8 +138,10 @@ def test_no_word_of_an_encrypted_store_stands_in_any_of_its_files(tmp_path: Path
         held += repr([info.metadata for info in store.list(limit=1000).items])
         held += repr([each.details for each in store.activity(limit=1000)])
         assert sum(word in held for word in words) == TOKENS, "the experiment does not store what it looks for"
+    trial.report(f"0 of {TOKENS} words in {sum(map(len, contents.values())):,} bytes of {len(contents)} files")
 
 
+@pytest.mark.fault("F35")
 def test_the_key_shows_nowhere(tmp_path: Path) -> None:
     """In logs at DEBUG, reprs, errors, and the variables of the frames of their tracebacks."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONSTORE")}
@@ -157,12 +158,12 @@ def test_the_key_shows_nowhere(tmp_path: Path) -> None:
         assert [line for line in told.splitlines() if form in line] == []
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.timeout(3600)
-def test_a_flipped_bit_is_never_read_as_something_else(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_never_read_as_something_else(tmp_path: Path, trial: Trial) -> None:
     """Everywhere in the file: what opens and reads, reads as it was written."""
-    seed = int(os.environ.get("SESSIONSTORE_SEED", random.randrange(1 << 32)))
-    print(f"SESSIONSTORE_SEED={seed}")
-    chance = random.Random(seed)
+    chance = random.Random(trial.seed)
+    flips = trial.size(push=150, nightly=500, release=2_000)
     path = tmp_path / "agent.db"
     with sessionstore.open(path, key=KEY) as store:
         chat = store.session("chat")
@@ -170,7 +171,7 @@ def test_a_flipped_bit_is_never_read_as_something_else(tmp_path: Path) -> None:
         expected = [message.text for message in chat.messages()]
     whole = path.read_bytes()
     outcomes = {"refused": 0, "found by doctor": 0}
-    for _ in range(FLIPS):
+    for _ in range(flips):
         bit = chance.randrange(len(whole) * 8)
         with path.open("r+b") as file:
             file.seek(bit // 8)
@@ -186,6 +187,6 @@ def test_a_flipped_bit_is_never_read_as_something_else(tmp_path: Path) -> None:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.write_bytes(whole)
-    print(outcomes)
-    assert sum(outcomes.values()) == FLIPS
+    assert sum(outcomes.values()) == flips
     assert all(outcomes.values())
+    trial.report(f"{flips:,} of {flips:,} flipped bits detected", **outcomes)

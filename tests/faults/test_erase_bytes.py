@@ -1,12 +1,10 @@
 """Erased means erased: other processes read every byte of the file, its log and its shared memory, and find none of it.
 
-Every place that can hold a text gets words of its own. SESSIONSTORE_ERASURES asks for more random histories,
-SESSIONSTORE_ERASE_KILLS for more kills; SESSIONSTORE_SEED repeats a run.
+Every place that can hold a text gets words of its own.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -17,13 +15,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from trials import Trial
 
 import sessionstore
 from sessionstore import NewMessage, SessionStore
 
 TOKENS = 300
-ERASURES = int(os.environ.get("SESSIONSTORE_ERASURES", "3"))
-KILLS = int(os.environ.get("SESSIONSTORE_ERASE_KILLS", "3"))
 SUFFIXES = ("", "-wal", "-shm", "-journal")
 SCAN = """
 import sys
@@ -119,7 +116,8 @@ def filled(tmp_path: Path, chance: random.Random) -> Iterator[tuple[SessionStore
         yield store, path, word
 
 
-def test_nothing_of_300_words_is_left(filled: tuple[SessionStore, Path, Words]) -> None:
+@pytest.mark.fault("F34")
+def test_nothing_of_300_words_is_left(filled: tuple[SessionStore, Path, Words], trial: Trial) -> None:
     store, path, word = filled
     assert len(word.given) >= TOKENS
     # What is packed or folded stands there in other bytes.
@@ -132,8 +130,10 @@ def test_nothing_of_300_words_is_left(filled: tuple[SessionStore, Path, Words]) 
     assert set(word.given) & indexed(path) == set()
     assert store.doctor().ok
     assert all(store.messages(info.session_id)[0].text for info in store.list(limit=1000).items)
+    trial.report(f"0 of {len(word.given)} words found in file, log, shared memory and index")
 
 
+@pytest.mark.fault("F34")
 def test_a_pinned_reader_keeps_it_from_being_complete(filled: tuple[SessionStore, Path, Words]) -> None:
     store, path, word = filled
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -146,9 +146,11 @@ def test_a_pinned_reader_keeps_it_from_being_complete(filled: tuple[SessionStore
     assert scanned(path, word.given) == []
 
 
-def test_what_moved_between_pages_leaves_nothing_either(tmp_path: Path, chance: random.Random) -> None:
+@pytest.mark.fault("F34")
+def test_what_moved_between_pages_leaves_nothing_either(tmp_path: Path, chance: random.Random, trial: Trial) -> None:
     """SQLite moves rows when pages fill up, without overwriting what they leave behind."""
-    for number in range(ERASURES):
+    erasures = trial.size(push=3, nightly=20, release=60)
+    for number in range(erasures):
         path, word = tmp_path / f"{number}.db", Words(chance)
         names = [f"s{index}" for index in range(30)]
         with sessionstore.open(path, durability="normal") as store:
@@ -162,11 +164,14 @@ def test_what_moved_between_pages_leaves_nothing_either(tmp_path: Path, chance: 
             assert receipt.complete
             assert scanned(path, mine) == []
             assert len(store.list(limit=100).items) == 15
+    trial.report(f"{erasures} random histories, 15 sessions of each erased: 0 words left")
 
 
-def test_a_family_that_is_erased_one_by_one_leaves_nothing(tmp_path: Path, chance: random.Random) -> None:
+@pytest.mark.fault("F34")
+def test_a_family_that_is_erased_one_by_one_leaves_nothing(tmp_path: Path, chance: random.Random, trial: Trial) -> None:
     """Whoever of it goes first, the others keep what they share; what is said to be complete is gone at once."""
-    for number in range(ERASURES):
+    erasures = trial.size(push=3, nightly=20, release=60)
+    for number in range(erasures):
         path, word = tmp_path / f"family-{number}.db", Words(chance)
         with sessionstore.open(path, durability="normal", compress_over=chance.choice([None, 100])) as store:
             store.set_search(chance.choice(["on", "deferred"]))
@@ -181,6 +186,7 @@ def test_a_family_that_is_erased_one_by_one_leaves_nothing(tmp_path: Path, chanc
             assert store.doctor().ok
         assert scanned(path, word.given) == []
         assert set(word.given) & indexed(path) == set()
+    trial.report(f"{erasures} families of forks, erased one by one: 0 words left")
 
 
 def grown(store: SessionStore, word: Words, chance: random.Random) -> list[str]:
@@ -217,6 +223,7 @@ def grown(store: SessionStore, word: Words, chance: random.Random) -> list[str]:
     return names
 
 
+@pytest.mark.fault("F34")
 def test_an_encrypted_store_erases_too(tmp_path: Path, chance: random.Random) -> None:
     pytest.importorskip("sqlcipher3", reason="the extra `encryption` is not installed")
     path, word = tmp_path / "agent.db", Words(chance)
@@ -227,9 +234,11 @@ def test_an_encrypted_store_erases_too(tmp_path: Path, chance: random.Random) ->
         assert store.doctor().ok
 
 
-def test_after_a_kill_another_erase_leaves_nothing(tmp_path: Path, chance: random.Random) -> None:
+@pytest.mark.fault("F34")
+def test_after_a_kill_another_erase_leaves_nothing(tmp_path: Path, chance: random.Random, trial: Trial) -> None:
     killed = 0
-    for number in range(KILLS):
+    kills = trial.size(push=3, nightly=25, release=100)
+    for number in range(kills):
         path, word = tmp_path / f"{number}.db", Words(chance)
         with sessionstore.open(path, durability="normal") as store:
             for index in range(30):
@@ -252,3 +261,4 @@ def test_after_a_kill_another_erase_leaves_nothing(tmp_path: Path, chance: rando
             assert store.erase([f"s{index}" for index in range(30)]).complete
             assert scanned(path, word.given) == []
     assert killed
+    trial.report(f"{kills} kills, {killed} of them before its end: each erased whole by the next, 0 words left")

@@ -1,11 +1,7 @@
-"""An interrupt (Ctrl-C, the end of the program, a cancellation) of opening, closing or writing leaves nothing in the way.
-
-The defaults look at a sample of the lines. SESSIONSTORE_INTERRUPT_STEP=1 asks for every line; SESSIONSTORE_SEED repeats a run.
-"""
+"""An interrupt (Ctrl-C, the end of the program, a cancellation) of opening, closing or writing leaves nothing in the way."""
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -15,6 +11,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from trials import Trial
 
 import sessionstore
 from sessionstore.database import locks
@@ -23,8 +20,7 @@ from sessionstore.store import calls
 Campaign = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.timeout(3600)
 
-STEP = int(os.environ.get("SESSIONSTORE_INTERRUPT_STEP", "0"))
-# Making a file takes longest.
+# Every how many lines; making a file takes longest.
 STEPS = {"open": 100, "close": 16, "append": 40, "make": 200}
 
 APPEND = """
@@ -47,6 +43,7 @@ def append_here(path: Path) -> None:
         assert store.doctor().ok
 
 
+@pytest.mark.fault("F11")
 def test_ctrl_c_just_after_the_lock_is_taken_does_not_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     sessionstore.open(path).close()
@@ -66,6 +63,7 @@ def test_ctrl_c_just_after_the_lock_is_taken_does_not_keep_it(tmp_path: Path, mo
     assert raised.tb is not None
 
 
+@pytest.mark.fault("F11")
 def test_ctrl_c_before_the_lock_is_released_at_the_close_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     store = sessionstore.open(path)
@@ -88,6 +86,7 @@ def test_ctrl_c_before_the_lock_is_released_at_the_close_is_made_good(tmp_path: 
     assert texts == ["acknowledged", "from another process", "from this process", "from this process"]
 
 
+@pytest.mark.fault("F11")
 def test_closing_again_after_an_interrupt_closes_under_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.db"
     interrupted, other = sessionstore.open(path), sessionstore.open(path)
@@ -106,17 +105,24 @@ def test_closing_again_after_an_interrupt_closes_under_nobody_else(tmp_path: Pat
     other.close()
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("call", STEPS)
-def test_after_an_interrupt_at_any_line_this_process_and_others_go_on(campaign: Campaign, seed: int, call: str) -> None:
-    step = STEP or STEPS[call]
-    first = random.Random(f"{seed} {call}").randrange(1, step + 1)
-    # Every line is interrupted in both ways; a sample, in turn.
-    for how in ("arrives", "raised") if STEP else ("both",):
+def test_after_an_interrupt_at_any_line_this_process_and_others_go_on(campaign: Campaign, trial: Trial, call: str) -> None:
+    step = max(1, STEPS[call] // trial.size(push=1, nightly=4, release=20))
+    first = random.Random(f"{trial.seed} {call}").randrange(1, step + 1)
+    # A short sample is interrupted in both ways in turn.
+    interrupted = lines = 0
+    for how in trial.size(push=("both",), nightly=("both",), release=("arrives", "raised")):
         figures = campaign("interrupts", call=call, how=how, where="own", first=first, step=step)
         assert figures["problems"] == []
         assert figures["outcomes"]["interrupted"] > 1
+        interrupted += figures["outcomes"]["interrupted"]
+        lines = figures["lines"]
+    told = f"interrupts of {call} at {interrupted} of {lines:,} lines: 0 locked, 0 half done"
+    trial.report(told, skipped=f"a sample: every {step} lines" if step > 1 else None)
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_while_the_tables_are_made_comes_out_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]

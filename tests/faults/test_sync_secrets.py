@@ -50,8 +50,9 @@ def ran(tmp_path: Path) -> Iterator[subprocess.CompletedProcess[str]]:
         assert {request.headers.get("authorization") for request in backend.received} == {f"Bearer {KEY}"}
 
 
+@pytest.mark.fault("F35")
 def test_neither_the_key_nor_a_word_of_a_message_shows(tmp_path: Path, ran: subprocess.CompletedProcess[str]) -> None:
-    """F35: in logs at DEBUG, stderr, reprs, tracebacks with variables, and, of the key, the file."""
+    """In logs at DEBUG, stderr, reprs, tracebacks with variables, and, of the key, the file."""
     assert ran.returncode == 0, ran.stderr[-3_000:]
     lines = ran.stderr.splitlines()
     assert ran.stdout == ""
@@ -76,8 +77,9 @@ sys.exit(main(["serve", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.fault("F35")
 def test_a_collector_shows_its_keys_nowhere(tmp_path: Path) -> None:
-    """F35: not in its log at DEBUG, in what it answers to right and wrong requests, or in its file."""
+    """Not in its log at DEBUG, in what it answers to right and wrong requests, or in its file."""
     keys, db = tmp_path / "keys", tmp_path / "collected.db"
     keys.write_text(f"team {KEY}\n")
     keys.chmod(0o600)

@@ -1,7 +1,4 @@
-"""Ends while deliveries go on (F6), and senders that are overtaken (F5): rows keep their state, and nobody waits for the network.
-
-SESSIONSTORE_SYNC_CLOSES and SESSIONSTORE_SYNC_STALLS ask for more than the usual few closes and stalls.
-"""
+"""Ends while deliveries go on, and senders that are overtaken: rows keep their state, and nobody waits for the network."""
 
 from __future__ import annotations
 
@@ -36,6 +33,7 @@ from sync_lab import (
     redirected,
     standing,
 )
+from trials import Trial
 
 from sessionstore.aio import AsyncSessionStore
 from sessionstore.remote import backoff
@@ -44,8 +42,6 @@ from sessionstore.remote.settings import Remote
 FOLDER = Path(__file__).parent
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
 
-CLOSES = int(os.environ.get("SESSIONSTORE_SYNC_CLOSES", "30"))
-STALLS = int(os.environ.get("SESSIONSTORE_SYNC_STALLS", "3"))
 # What an end may take beyond its limit, on a busy machine.
 GRACE = 1.0
 
@@ -88,12 +84,12 @@ def assert_nothing_changed(path: Path, backend: BatchBackend, count: int) -> Non
 # -- F6: closing
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.parametrize("fault", [says_nothing, trickles_body, resets, answers(503)], ids=["silent", "slow", "reset", "busy"])
 @pytest.mark.parametrize("where", ["everything", "events"])
 def test_a_close_ends_in_time_whatever_the_remote_does(
     tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, fault: Fault, where: str
 ) -> None:
-    """F6."""
     proxy.fault = fault if where == "everything" else on_events(fault)
     store = opened(tmp_path / "agent.db", Remote(proxy.url, KEY))
     count = fill(store)
@@ -102,8 +98,8 @@ def test_a_close_ends_in_time_whatever_the_remote_does(
     assert_nothing_changed(tmp_path / "agent.db", backend, count)
 
 
+@pytest.mark.fault("F6")
 def test_a_close_while_offline_ends_in_time(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend) -> None:
-    """F6."""
     with proxy.refusing():
         store = opened(tmp_path / "agent.db", Remote(proxy.url, KEY))
         count = fill(store)
@@ -112,28 +108,31 @@ def test_a_close_while_offline_ends_in_time(tmp_path: Path, proxy: FaultProxy, b
     assert_nothing_changed(tmp_path / "agent.db", backend, count)
 
 
+@pytest.mark.fault("F6")
 def test_a_close_delivers_what_it_can(tmp_path: Path, backend: BatchBackend) -> None:
-    """F6: with a remote that answers, nothing is left."""
+    """With a remote that answers, nothing is left."""
     with opened(tmp_path / "agent.db", quick(backend.url)) as store:
         count = fill(store)
     with opened(tmp_path / "agent.db", quick(backend.url)) as store:
         assert_all_arrived(store, backend, count)
 
 
-def test_many_closes_change_no_row(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend) -> None:
-    """F6: the longest close, and what it did to the rows; the outbox fills up meanwhile."""
+@pytest.mark.fault("F6")
+def test_many_closes_change_no_row(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, trial: Trial) -> None:
+    """The longest close, and what it did to the rows; the outbox fills up meanwhile."""
     path = tmp_path / "agent.db"
     proxy.fault = on_events(says_nothing)
     count, longest = 0, 0.0
-    for number in range(CLOSES):
+    closes = trial.size(push=30, nightly=300, release=1_000)
+    for number in range(closes):
         store = opened(path, Remote(proxy.url, KEY))
         count += fill_one(store, f"s{number}", 9)
         begun = time.monotonic()
         store.close(drain_timeout=0.02)
         longest = max(longest, time.monotonic() - begun)
-    print(f"{CLOSES} closes, the longest took {longest:.2f} s")
     assert longest < 0.02 + GRACE
     assert_nothing_changed(path, backend, count)
+    trial.report(f"{closes:,} closes, the longest {longest:.2f} s: 0 of {count:,} rows changed their state", longest=longest)
 
 
 @pytest.fixture
@@ -155,9 +154,10 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert asked.is_set()
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.usefixtures("hanging_names")
 def test_a_name_server_that_hangs_holds_up_nobody(tmp_path: Path, backend: BatchBackend) -> None:
-    """F6: a thread that asks it cannot be stopped, so nobody waits for it."""
+    """A thread that asks it cannot be stopped, so nobody waits for it."""
     path = tmp_path / "agent.db"
     store = opened(path, Remote("https://remote.invalid", KEY))
     count = fill(store)
@@ -180,8 +180,9 @@ def test_a_name_server_that_hangs_holds_up_nobody(tmp_path: Path, backend: Batch
         assert_all_arrived(again, backend, count)
 
 
+@pytest.mark.fault("F6")
 def test_a_key_provider_that_hangs_holds_up_nobody(tmp_path: Path, backend: BatchBackend) -> None:
-    """F6: a keyring that waits for somebody to type its password."""
+    """A keyring that waits for somebody to type its password."""
     asked, ended = threading.Event(), threading.Event()
 
     def hang() -> str:
@@ -202,8 +203,8 @@ def test_a_key_provider_that_hangs_holds_up_nobody(tmp_path: Path, backend: Batc
 # -- F6: the background and tasks that are cancelled
 
 
+@pytest.mark.fault("F6")
 def test_a_background_that_stops_in_mid_request_frees_its_events(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend) -> None:
-    """F6."""
     path = tmp_path / "agent.db"
     proxy.fault = on_events(says_nothing)
     with opened(path, Remote(proxy.url, KEY)) as store:
@@ -219,10 +220,11 @@ def test_a_background_that_stops_in_mid_request_frees_its_events(tmp_path: Path,
     assert_nothing_changed(path, backend, count)
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", ["drain", "flush", "background"])
 async def test_a_cancelled_task_frees_its_events(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, way: str) -> None:
-    """F6: on both event loops."""
+    """On both event loops."""
     proxy.fault = on_events(says_nothing)
     store = opened(tmp_path / "agent.db", Remote(proxy.url, KEY))
     count = fill(store)
@@ -250,10 +252,11 @@ async def test_a_cancelled_task_frees_its_events(tmp_path: Path, proxy: FaultPro
 
 
 # httpx leaves the generator of a body to trio when a request is cancelled.
+@pytest.mark.fault("F6")
 @pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 @pytest.mark.anyio
 async def test_a_drain_that_is_cancelled_anywhere_leaves_no_hold(tmp_path: Path, backend: BatchBackend) -> None:
-    """F6: at each of its steps, by a deadline that moves through it."""
+    """At each of its steps, by a deadline that moves through it."""
     store = opened(tmp_path / "agent.db", quick(backend.url))
     shared = AsyncSessionStore(store)
     count, finished = 0, 0
@@ -300,12 +303,13 @@ class Driver:
         self.process.send_signal(number)
 
 
+@pytest.mark.fault("F6")
 @posix_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_program_that_is_ended_in_mid_request_loses_nothing(
     tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, number: signal.Signals
 ) -> None:
-    """F6: whoever comes next delivers, at the latest when the lease is over."""
+    """Whoever comes next delivers, at the latest when the lease is over."""
     path = tmp_path / "agent.db"
     with opened(path, quick(backend.url)) as store:
         store.set_remote(quick(proxy.url), replace=True)
@@ -325,9 +329,10 @@ def test_a_program_that_is_ended_in_mid_request_loses_nothing(
         assert_all_arrived(store, backend, count)
 
 
+@pytest.mark.fault("F6")
 @posix_only
 def test_a_program_that_ends_without_closing_ends_in_time(tmp_path: Path, proxy: FaultProxy, backend: BatchBackend) -> None:
-    """F6: the background's request is under way, and nobody closes the store."""
+    """The background's request is under way, and nobody closes the store."""
     path = tmp_path / "agent.db"
     with opened(path, quick(proxy.url)) as store:
         count = fill(store)
@@ -343,17 +348,19 @@ def test_a_program_that_ends_without_closing_ends_in_time(tmp_path: Path, proxy:
 # -- F5: a sender that stalls past its lease
 
 
+@pytest.mark.fault("F5")
 @posix_only
 def test_a_sender_that_wakes_after_its_lease_changes_nothing(
-    tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, proxy: FaultProxy, backend: BatchBackend, monkeypatch: pytest.MonkeyPatch, trial: Trial
 ) -> None:
-    """F5: it stalls between the answer and its settlement, another one takes over, and it wakes."""
+    """It stalls between the answer and its settlement, another one takes over, and it wakes."""
     monkeypatch.setattr(backoff, "_draw", Drawn(0.0))
     path = tmp_path / "agent.db"
     with opened(path, quick(proxy.url)) as store, Driver(path, proxy.url, "stall", lease=0.4) as driver:
         assert driver.hear() == "ready"
         count = stolen = lost = 0
-        for number in range(STALLS):
+        stalls = trial.size(push=3, nightly=20, release=100)
+        for number in range(stalls):
             count += fill(store, 2, 3, name=f"n{number}-")
             driver.send(signal.SIGUSR1)
             # It stops itself there.
@@ -368,7 +375,7 @@ def test_a_sender_that_wakes_after_its_lease_changes_nothing(
             lost += driver.hear()["lost"]
             stolen += standing(store).sent - taken_over - 2
             count += 2
-        print(f"{STALLS} stalls, {lost} late marks, {stolen} of them stolen")
-        assert lost >= STALLS, "it settled before it was stopped: the stalls prove nothing"
+        assert lost >= stalls, "it settled before it was stopped: the stalls prove nothing"
         assert stolen == 0
         assert_all_arrived(store, backend, count)
+    trial.report(f"{stalls} stalls, {lost} late marks, 0 of them stolen")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import os
 import shutil
 import signal
 import sys
@@ -33,6 +32,7 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 from google.genai import types
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from trials import Trial
 
 import sessionstore
 from sessionstore import ClosedStoreError, InvalidInputError, NewMessage, SessionStore
@@ -42,7 +42,6 @@ from sessionstore.adapters.google_adk.events import as_json, event_of, messages_
 pytestmark = pytest.mark.anyio
 Dump = Callable[[], dict[str, Any]]
 # For campaigns: how many random programs are compared, and how many lists of random events are stored.
-EXAMPLES = int(os.environ.get("SESSIONSTORE_ADK_EXAMPLES", "5"))
 PROGRAM = str(Path(__file__).with_name("adk_agent.py"))
 STORED = stored_id(APP, USER, SESSION)
 ADDRESSED = {"app_name": APP, "user_id": USER, "session_id": SESSION}
@@ -542,8 +541,11 @@ def shown(answer: Session | Event) -> dict[str, Any]:
     return told
 
 
-def test_random_calls_are_answered_as_by_adks_own_services() -> None:
-    run_state_machine_as_test(AsAdk, settings=settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None))
+@pytest.mark.fault("F38")
+def test_random_calls_are_answered_as_by_adks_own_services(trial: Trial) -> None:
+    examples = trial.size(push=5, nightly=25, release=100)
+    run_state_machine_as_test(AsAdk, settings=settings(max_examples=examples, stateful_step_count=25, deadline=None))
+    trial.report(f"ADK's calls: {examples} x 25 steps, equal to its own services")
 
 
 # -- events as messages
@@ -603,11 +605,12 @@ def test_every_event_comes_back_from_its_messages(event: Event) -> None:
         assert [part for part in first["event"]["content"]["parts"] if part.get("text") and not part.get("thought")] == []
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.parametrize("compressed", [False, True])
-def test_events_come_back_through_a_store_also_compressed(store: SessionStore, compressed: bool) -> None:
+def test_events_come_back_through_a_store_also_compressed(store: SessionStore, compressed: bool, trial: Trial) -> None:
     service = SessionStoreService(store)
 
-    @settings(max_examples=2 * EXAMPLES, deadline=None)
+    @settings(max_examples=trial.size(push=10, nightly=50, release=200), deadline=None)
     @given(st.lists(EVENTS, min_size=1, max_size=6), st.integers(1, 6))
     def come_back(events: list[Event], last: int) -> None:
         asyncio.run(there_and_back(service, events, last, compressed=compressed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -43,6 +42,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
+from trials import Trial
 
 import sessionstore
 from sessionstore import AsyncSessionStore, ClosedStoreError, InvalidInputError, SessionStore
@@ -205,11 +205,11 @@ class Drawn:
         )
 
 
-def test_messages_of_any_parts_come_back_equal_in_any_pieces(store: SessionStore) -> None:
-    seed = int(os.environ.get("SESSIONSTORE_SEED", random.randrange(10**6)))
-    print(f"SESSIONSTORE_SEED={seed}")
-    drawn, history = Drawn(seed), MessageHistory(store)
-    for number in range(int(os.environ.get("SESSIONSTORE_CASES", "25"))):
+@pytest.mark.fault("F38")
+def test_messages_of_any_parts_come_back_equal_in_any_pieces(store: SessionStore, trial: Trial) -> None:
+    drawn, history = Drawn(trial.seed), MessageHistory(store)
+    cases = trial.size(push=25, nightly=200, release=1_000)
+    for number in range(cases):
         messages = drawn.messages()
         cut = drawn.random.randrange(len(messages) + 1)
         history.append(f"c-{number}", messages[:cut])
@@ -220,6 +220,7 @@ def test_messages_of_any_parts_come_back_equal_in_any_pieces(store: SessionStore
             newest = history.load(f"c-{number}", last=last)
             assert newest == wanted[len(wanted) - len(newest) :]
             assert len(newest) >= min(last, len(wanted))
+    trial.report(f"{cases:,} histories of Pydantic AI: equal in any pieces")
 
 
 def test_no_text_is_stored_twice(store: SessionStore) -> None:

@@ -169,6 +169,7 @@ def test_it_purges_dead_and_erased_events_after_thirty_days(store: SessionStore,
         assert eventually(lambda: states(store) == ["pending"])
 
 
+@pytest.mark.fault("F32")
 def test_it_purges_nothing_while_the_clock_is_doubtful(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.session("due", ttl=60)
     given_up(store)
@@ -203,6 +204,7 @@ def test_it_keeps_no_more_than_a_thousand_events_that_the_remote_has_no_use_for(
     assert store.outbox.stats().dead == 1_001, "the one that was rejected is kept"
 
 
+@pytest.mark.fault("F32")
 def test_a_clock_far_ahead_is_believed_once_it_has_run_evenly_for_long(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +218,7 @@ def test_a_clock_far_ahead_is_believed_once_it_has_run_evenly_for_long(
         assert eventually(lambda: swept(store) == 1)
 
 
+@pytest.mark.fault("F32")
 def test_a_second_doubt_begins_anew(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that was wrong, right again, and is as wrong as before has not run evenly all that time."""
     ahead = timedelta(days=3_653)
@@ -236,6 +239,7 @@ def test_a_second_doubt_begins_anew(store: SessionStore, monkeypatch: pytest.Mon
     assert one_pass(ahead, real + 4) == 1
 
 
+@pytest.mark.fault("F32")
 def test_a_clock_far_ahead_never_deletes_by_itself(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "_BELIEVED_AFTER", timedelta(0))
     with sessionstore.open(store_path, on_expire="delete") as store:
@@ -263,6 +267,7 @@ def test_the_thread_goes_on_for_those_who_stay_when_the_first_store_is_closed(st
     second.close()
 
 
+@pytest.mark.fault("F32")
 def test_a_clock_that_jumps_again_stays_doubted(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.session("old", ttl=60)
     jumps = iter(range(10, 10_000))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import Trial
 
 import sessionstore
 from sessionstore import SessionStore, opening, rows
@@ -27,7 +28,6 @@ from sessionstore.database import restores, upgrade, vacuums
 
 Dump = dict[str, list[tuple[Any, ...]]]
 ROOT = Path(__file__).parents[2]
-BACKUPS = int(os.environ.get("SESSIONSTORE_BACKUPS", "12"))
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes or signals")
 
 
@@ -81,7 +81,8 @@ def dumped(path: Path) -> Dump:
         return {name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr) for (name,) in tables.fetchall()}
 
 
-def test_every_backup_under_load_shows_one_moment(store: SessionStore, tmp_path: Path) -> None:
+@pytest.mark.fault("F19")
+def test_every_backup_under_load_shows_one_moment(store: SessionStore, tmp_path: Path, trial: Trial) -> None:
     """A writer appends to A and then to B; whatever the moment, A has as many or one more, and nothing acknowledged is missing."""
     acknowledged = [0]
     stop = threading.Event()
@@ -98,8 +99,9 @@ def test_every_backup_under_load_shows_one_moment(store: SessionStore, tmp_path:
     writer = threading.Thread(target=write)
     writer.start()
     found = []
+    backups = trial.size(push=12, nightly=60, release=200)
     try:
-        for number in range(BACKUPS):
+        for number in range(backups):
             before = acknowledged[0]
             store.backup(tmp_path / f"{number}.db")
             found.append((before, acknowledged[0] + 1))
@@ -116,6 +118,7 @@ def test_every_backup_under_load_shows_one_moment(store: SessionStore, tmp_path:
         assert first == [f"a {n}" for n in range(1, len(first) + 1)]
         assert second == [f"b {n}" for n in range(1, len(second) + 1)]
     assert found[-1][0] > 0, "nothing was written meanwhile: it proves nothing"
+    trial.report(f"{backups} backups under load, {backups} equal to one moment; {acknowledged[0]:,} turns were written meanwhile")
 
 
 def test_writers_go_on_while_a_backup_is_taken(store: SessionStore, tmp_path: Path) -> None:
@@ -143,6 +146,7 @@ def test_a_backup_is_for_its_owner_only_and_leaves_nothing_beside_it(backup: Pat
     assert beside == {"backup.db"}
 
 
+@pytest.mark.fault("F19")
 def test_a_file_that_is_there_is_replaced_only_if_asked_for(store: SessionStore, backup: Path) -> None:
     before = backup.read_bytes()
     with pytest.raises(sessionstore.InvalidInputError, match="overwrite"):
@@ -206,6 +210,7 @@ def test_a_missing_folder_is_told(store: SessionStore, tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "absent")
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_backup_that_fails_leaves_what_was_there(store: SessionStore, tmp_path: Path, existing: bool) -> None:
     say(store, "x")
@@ -263,6 +268,7 @@ def test_a_closed_store_is_not_backed_up(store: SessionStore, tmp_path: Path) ->
 # -- restore
 
 
+@pytest.mark.fault("F19")
 def test_a_restore_takes_the_place_of_the_store_and_keeps_it(store: SessionStore, backup: Path, store_path: Path) -> None:
     store.close()
     before = backup.read_bytes()
@@ -278,6 +284,7 @@ def test_a_restore_takes_the_place_of_the_store_and_keeps_it(store: SessionStore
         assert stat.S_IMODE(Path(receipt.previous).parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.fault("F19")
 def test_a_restored_store_is_the_same_store(store: SessionStore, backup: Path, store_path: Path) -> None:
     """Its id stays, which checksums begin with; what is written goes on behind what the backup holds."""
     store_id = store.status().store_id
@@ -299,6 +306,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.fault("F19")
 @posix_only
 def test_the_log_of_a_killed_writer_never_reaches_the_restored_file(store: SessionStore, backup: Path, store_path: Path) -> None:
     """It is a log of the same store, so nothing but its absence keeps SQLite from taking it in."""
@@ -312,6 +320,7 @@ def test_the_log_of_a_killed_writer_never_reaches_the_restored_file(store: Sessi
     assert texts(Path(receipt.previous or "")) == ["in the backup", "later", *(f"in the log {number}" for number in range(50))]
 
 
+@pytest.mark.fault("F19")
 def test_a_restore_to_a_free_place_makes_a_store(backup: Path, tmp_path: Path) -> None:
     receipt = sessionstore.restore(backup, f"sqlite:///{tmp_path}/fresh.db")
     assert receipt.previous is None
@@ -319,6 +328,7 @@ def test_a_restore_to_a_free_place_makes_a_store(backup: Path, tmp_path: Path) -
     assert not [name for name in names(tmp_path) if "restore" in name]
 
 
+@pytest.mark.fault("F19")
 def test_a_log_without_its_file_is_moved_away(backup: Path, tmp_path: Path) -> None:
     beside(tmp_path / "fresh.db", "-wal")
     beside(tmp_path / "fresh.db", "-journal")
@@ -327,6 +337,7 @@ def test_a_log_without_its_file_is_moved_away(backup: Path, tmp_path: Path) -> N
     assert names(Path(receipt.previous or "").parent) == {"fresh.db-wal", "fresh.db-journal"}
 
 
+@pytest.mark.fault("F19")
 def test_a_damaged_store_is_kept_with_its_log_byte_by_byte(backup: Path, tmp_path: Path) -> None:
     damaged = beside(tmp_path / "damaged.db", "")
     beside(damaged, "-wal")
@@ -336,6 +347,7 @@ def test_a_damaged_store_is_kept_with_its_log_byte_by_byte(backup: Path, tmp_pat
     assert texts(damaged) == ["in the backup"]
 
 
+@pytest.mark.fault("F19")
 def test_each_restore_keeps_what_it_replaced(backup: Path, tmp_path: Path) -> None:
     path = tmp_path / "fresh.db"
     receipts = []
@@ -409,6 +421,7 @@ BAD_BACKUPS: dict[str, tuple[type[Exception], Callable[[Path], Any]]] = {
 }
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("what", BAD_BACKUPS)
 def test_a_bad_backup_changes_nothing(store: SessionStore, backup: Path, store_path: Path, what: str) -> None:
     store.close()
@@ -432,6 +445,7 @@ def test_a_store_is_no_backup_of_itself(store: SessionStore, store_path: Path) -
     assert texts(store_path) == ["kept"]
 
 
+@pytest.mark.fault("F19")
 def test_another_programs_file_is_not_replaced(backup: Path, tmp_path: Path) -> None:
     theirs = foreign(beside(tmp_path / "theirs.db", ""))
     before = theirs.read_bytes()
@@ -458,6 +472,7 @@ def test_a_place_that_no_store_may_have_is_refused(backup: Path, tmp_path: Path,
     assert names(tmp_path) == before
 
 
+@pytest.mark.fault("F19")
 def test_a_store_that_this_process_has_open_is_not_replaced(store: SessionStore, backup: Path, store_path: Path) -> None:
     with pytest.raises(sessionstore.StoreBusyError, match="close it"):
         sessionstore.restore(backup, store_path, busy_timeout=0.1)
@@ -486,6 +501,7 @@ def holding(path: Path, how: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("how", HOLD)
 def test_a_store_that_another_process_has_open_is_not_replaced(
     store: SessionStore, backup: Path, store_path: Path, how: str
@@ -500,6 +516,7 @@ def test_a_store_that_another_process_has_open_is_not_replaced(
     assert texts(store_path) == ["in the backup"]
 
 
+@pytest.mark.fault("F19")
 @posix_only
 def test_a_damaged_store_that_another_process_has_open_is_not_replaced(store: SessionStore, backup: Path, store_path: Path) -> None:
     """SQLite cannot be asked any more; the locks of its connections are still there."""
@@ -514,6 +531,7 @@ def test_a_damaged_store_that_another_process_has_open_is_not_replaced(store: Se
     assert texts(store_path) == ["in the backup"]
 
 
+@pytest.mark.fault("F19")
 def test_a_restore_that_fails_leaves_the_store(store: SessionStore, backup: Path, store_path: Path) -> None:
     store.close()
 
@@ -527,6 +545,7 @@ def test_a_restore_that_fails_leaves_the_store(store: SessionStore, backup: Path
     assert texts(store_path) == ["in the backup", "later"]
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("target", [restores._READY, restores._OLD, "agent.db"])
 @pytest.mark.parametrize("links", [True, False])
 def test_a_rename_that_fails_leaves_the_store(
@@ -558,6 +577,7 @@ def refusing(call: Callable[..., Any], which: Callable[..., bool], *, times: int
     return refuse
 
 
+@pytest.mark.fault("F19")
 def test_where_links_are_impossible_a_restore_works_as_well(
     store: SessionStore, backup: Path, store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,6 +630,7 @@ LEFT = {
 }
 
 
+@pytest.mark.fault("F19")
 @posix_only
 @pytest.mark.parametrize("next_is", ["open", "restore"])
 @pytest.mark.parametrize("leave", LEFT)
@@ -629,6 +650,7 @@ def test_the_next_open_or_restore_ends_what_a_killed_one_left(
     assert store_path.stat().st_nlink == 1
 
 
+@pytest.mark.fault("F19")
 def test_who_opens_a_store_during_a_restore_waits_for_it(store: SessionStore, backup: Path, store_path: Path) -> None:
     store.close()
     opened: list[list[str | None]] = []
@@ -643,6 +665,7 @@ def test_who_opens_a_store_during_a_restore_waits_for_it(store: SessionStore, ba
     assert opened == [["in the backup"]]
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.parametrize("there", [True, False])
 def test_who_found_the_old_file_just_before_a_restore_opens_the_new_one(
     store: SessionStore, backup: Path, store_path: Path, there: bool, monkeypatch: pytest.MonkeyPatch
@@ -822,6 +845,7 @@ def test_a_file_that_cannot_shrink_little_by_little_is_rebuilt_so_that_it_can(st
 # -- the other faces
 
 
+@pytest.mark.fault("F19")
 @pytest.mark.anyio
 async def test_the_asynchronous_face_backs_up_restores_and_vacuums(tmp_path: Path, anyio_backend: str) -> None:
     path = tmp_path / "a.db"
@@ -835,6 +859,7 @@ async def test_the_asynchronous_face_backs_up_restores_and_vacuums(tmp_path: Pat
     assert texts(path) == ["in the backup"]
 
 
+@pytest.mark.fault("F19")
 def test_the_command_line_backs_up_restores_and_vacuums(
     store: SessionStore, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -930,6 +955,7 @@ def test_an_encrypted_store_takes_the_place_of_a_plain_one_and_of_one_with_anoth
     assert (texts(other, key=KEY), texts(kept, key=OTHER_KEY)) == (["kept", SECRET], ["other"])
 
 
+@pytest.mark.fault("F19")
 def test_another_programs_file_is_not_replaced_by_an_encrypted_store_either(encrypted: Path, tmp_path: Path) -> None:
     theirs = foreign(beside(tmp_path / "theirs.db", ""))
     before = theirs.read_bytes()

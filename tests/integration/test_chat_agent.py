@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -20,13 +19,13 @@ from typing import Any
 import pytest
 from clocks import FrozenClock
 from model_server import ModelServer, calls, half_stream, refusal, serving, stalled, text
+from trials import Trial
 
 import sessionstore
 from sessionstore import ChatAgent, ConfigError, ConflictError, InvalidInputError, ModelAnswer, ModelError, OpenAICompatible, Reply
 
 KEY = "sk-Zq8vT3nL5wXy7RbKd2Hf"
 
-KILLS = int(os.environ.get("SESSIONSTORE_CHAT_KILLS", "1"))
 
 PROGRAM = """
 import sys
@@ -91,11 +90,13 @@ def test_a_new_program_remembers_what_was_asked_before(store_path: Path, new_fil
     assert set(server.paths) == {"/v1/chat/completions"}
 
 
+@pytest.mark.fault("F1")
 def test_a_kill_between_chunks_leaves_nothing_half_and_the_next_start_works(
-    store_path: Path, new_file: Path, server: ModelServer
+    store_path: Path, new_file: Path, server: ModelServer, trial: Trial
 ) -> None:
     shutil.copy(new_file, store_path)
-    for whole in range(1, KILLS + 1):
+    kills = trial.size(push=1, nightly=5, release=20)
+    for whole in range(1, kills + 1):
         server.reached.clear()
         server.script.extend([text("Before."), stalled])
         killed = program(store_path, server, f"+before {whole}", f"+never answered {whole}")
@@ -109,7 +110,8 @@ def test_a_kill_between_chunks_leaves_nothing_half_and_the_next_start_works(
     with ChatAgent(OpenAICompatible(server.url, "m-1"), store=store_path, session_id="user-alice") as agent:
         assert agent.ask("Still there?") == "You asked: Still there?"
     assert [each for each in server.sent_texts() if each.startswith("never")] == []
-    assert len(server.sent_texts()) == 2 * KILLS + 1
+    assert len(server.sent_texts()) == 2 * kills + 1
+    trial.report(f"{kills} kills of a chat between chunks: {kills} whole turns kept, 0 halves")
 
 
 def test_a_reply_is_its_text_and_knows_what_it_cost(store: sessionstore.SessionStore, model: OpenAICompatible) -> None:

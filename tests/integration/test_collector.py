@@ -463,6 +463,7 @@ def test_a_large_metadata_that_would_grow_beyond_its_limit_is_rejected_alone(des
     assert desktop.get("/conversations/user-alice")["status"] == "open"
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "code"),
     [
@@ -497,6 +498,7 @@ def test_every_refusal_has_the_one_shape_and_reflects_nothing(
     assert (status == 405) == ("allow" in answer.headers)
 
 
+@pytest.mark.fault("F37")
 def test_it_goes_by_each_name_of_this_machine(collector: Collector) -> None:
     for name in ("localhost", "LOCALHOST:99", "127.0.0.1:1", "[::1]:80", "[::1]"):
         assert collector.client.get("/healthz", headers={"Host": name}).json() == {"status": "ok"}
@@ -506,6 +508,7 @@ def status_by_name(collector: Collector, name: str) -> int:
     return collector.client.get("/healthz", headers={"Host": name}).status_code
 
 
+@pytest.mark.fault("F37")
 def test_it_goes_by_the_address_that_it_listens_on_and_the_names_that_are_allowed(tmp_path: Path) -> None:
     options = ("--host", "127.0.0.2", "--allowed-host", "Collector.example.com", "--allowed-host", "fd00::1")
     with running(tmp_path / "c.db", *options) as collector:
@@ -516,6 +519,7 @@ def test_it_goes_by_the_address_that_it_listens_on_and_the_names_that_are_allowe
             assert status_by_name(collector, name) == 403
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize(("allowed", "status"), [((), 200), (("--allowed-host", "collector.example.com"), 403)])
 def test_with_keys_any_name_will_do_unless_some_are_allowed(tmp_path: Path, allowed: tuple[str, ...], status: int) -> None:
     keys = tmp_path / "keys"
@@ -566,6 +570,7 @@ def pack_all(db: Transaction) -> int:
 # -- stopping and starting
 
 
+@pytest.mark.fault("F6")
 def test_a_stop_waits_for_a_request_under_way_and_loses_nothing(tmp_path: Path) -> None:
     body = json.dumps(started()).encode()
     with running(tmp_path / "c.db") as collector:
@@ -642,6 +647,7 @@ def is_listening(address: tuple[str, int]) -> bool:
     return True
 
 
+@pytest.mark.fault("F4")
 def test_what_was_stored_before_a_kill_is_a_duplicate_after_it(tmp_path: Path) -> None:
     told = [event("conversation_start", started()), event("metric", answered(1, 10.0)), event("conversation_end", ended())]
     with running(tmp_path / "c.db") as collector:
@@ -658,6 +664,7 @@ def test_what_was_stored_before_a_kill_is_a_duplicate_after_it(tmp_path: Path) -
 # -- keys
 
 
+@pytest.mark.fault("F37")
 def test_each_key_sees_what_is_its_tenant_s_own(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"# two teams\nred {'r' * 32}\nblue {'b' * 32}\n{'d' * 32}\n")

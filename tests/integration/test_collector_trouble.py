@@ -43,6 +43,7 @@ async def client(inner: sessionstore.AsyncSessionStore) -> AsyncIterator[httpx.A
         yield opened
 
 
+@pytest.mark.fault("F31")
 async def test_a_full_disk_is_503_with_retry_after_and_nothing_is_kept(
     inner: sessionstore.AsyncSessionStore, client: httpx.AsyncClient
 ) -> None:
@@ -177,6 +178,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize(
     ("text", "mode", "complaint"),
     [
@@ -199,6 +201,7 @@ def test_a_file_of_keys_that_is_wrong_or_open_to_others_is_refused(tmp_path: Pat
     assert "k" * 32 not in str(refusal.value)
 
 
+@pytest.mark.fault("F37")
 def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
     assert "without API keys" in refused(serve(tmp_path, "--host", "0.0.0.0"))
     assert not (tmp_path / "c.db").exists()

@@ -133,6 +133,7 @@ def refused(path: Path, kind: type[Exception], words: str, key: Any, **options: 
     assert path.read_bytes() == before
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_each_wrong_opening_has_its_own_message(read_only: bool, tmp_path: Path) -> None:
     secret, plain = tmp_path / "secret.db", tmp_path / "plain.db"
@@ -145,6 +146,7 @@ def test_each_wrong_opening_has_its_own_message(read_only: bool, tmp_path: Path)
     assert texts(secret, KEY) == texts(plain, None) == TEXTS
 
 
+@pytest.mark.fault("F36")
 def test_rubbish_is_no_database_with_a_key_either(path: Path) -> None:
     path.write_text("no database " * 1_000)
     refused(path, sessionstore.NotADatabaseError, "not an SQLite database", KEY)
@@ -156,6 +158,7 @@ def test_another_programs_database_is_not_opened_with_a_key(path: Path) -> None:
     refused(path, WrongKeyError, "is not encrypted", KEY)
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize("position", [16, 100, 2_000, 4_095])
 def test_a_damaged_first_page_is_told_from_a_wrong_key(position: int, full: Path) -> None:
     damage(full, position)
@@ -164,6 +167,7 @@ def test_a_damaged_first_page_is_told_from_a_wrong_key(position: int, full: Path
     refused(full, WrongKeyError, "is encrypted; give its key", None)
 
 
+@pytest.mark.fault("F36")
 def test_a_damaged_page_is_found_where_it_is_read(full: Path) -> None:
     for page in range(1, full.stat().st_size // 4_096):
         damage(full, page * 4_096 + 77)
@@ -171,6 +175,7 @@ def test_a_damaged_page_is_found_where_it_is_read(full: Path) -> None:
         texts(full, KEY)
 
 
+@pytest.mark.fault("F36")
 def test_a_store_that_is_open_takes_no_other_key(full: Path) -> None:
     with sessionstore.open(full, key=KEY) as store:
         for key, words in ((OTHER, "open in this process with another key"), (None, "is encrypted; give its key")):
@@ -358,6 +363,7 @@ def test_threads_read_beside_a_writer(full: Path) -> None:
     assert min(seen) >= len(TEXTS)
 
 
+@pytest.mark.fault("F36")
 def test_a_store_whose_log_was_left_by_a_killed_process_opens(path: Path) -> None:
     program = """
 import os, sys, sessionstore
@@ -609,6 +615,7 @@ def test_a_plain_store_is_encrypted_and_decrypted_again(path: Path) -> None:
     assert {each.name for each in path.parent.iterdir()} == {"agent.db", "agent.db-lock"}
 
 
+@pytest.mark.fault("F36")
 def test_a_file_is_converted_with_the_log_that_a_killed_process_left(path: Path) -> None:
     run(
         "import os, sys, sessionstore\ns = sessionstore.open(sys.argv[1]).session('chat')\n"
@@ -746,6 +753,7 @@ def test_a_conversion_takes_a_busy_timeout_as_open_does(path: Path) -> None:
     assert texts(path, None) == TEXTS
 
 
+@pytest.mark.fault("F36")
 def test_what_a_killed_conversion_left_is_removed_by_the_next_open(full: Path) -> None:
     left = full.with_name("agent.db.converting")
     left.write_text("half")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import Trial
 
 import sessionstore
 
@@ -79,6 +80,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.fault("F10")
 def test_every_call_in_a_forked_child_is_refused_and_a_new_store_works_there(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     found, _ = run_program(USE_IN_CHILD, path, Path(__file__).parents[1] / "faults")
@@ -124,6 +126,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("way", ["exit", "close", "drop", "raise"])
 def test_a_child_that_ends_leaves_the_parents_log_alone(tmp_path: Path, way: str) -> None:
     """The log is neither copied nor removed, and the parent's next write survives the parent's kill -9."""
@@ -156,6 +159,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.fault("F10")
 def test_workers_of_multiprocessing_open_their_own_stores(tmp_path: Path) -> None:
     found, _ = run_program(MULTIPROCESSING, tmp_path / "a.db")
     assert found == [list(range(2, 14)), 14]
@@ -169,7 +173,7 @@ import sessionstore
 
 warnings.simplefilter("ignore", DeprecationWarning)
 path = sys.argv[1]
-store = sessionstore.open(path, durability="normal", busy_timeout=5)
+store = sessionstore.open(path, durability="normal")
 store.session("children")
 chance = random.Random(int(sys.argv[2]))
 stop = threading.Event()
@@ -192,7 +196,7 @@ threads = [threading.Thread(target=write, args=(f"s{number}",)) for number in ra
 for thread in threads:
     thread.start()
 failed = 0
-for number in range(20):
+for number in range(int(sys.argv[3])):
     time.sleep(chance.uniform(0, 0.01))
     pid = os.fork()
     if pid == 0:
@@ -200,7 +204,7 @@ for number in range(20):
         try:
             store.get("s0")
         except sessionstore.ForkedStoreError:
-            with sessionstore.open(path, busy_timeout=1) as own:
+            with sessionstore.open(path) as own:
                 status = own.append("children", "user", "x").seq < 1
         finally:
             os._exit(status)
@@ -214,9 +218,12 @@ print(json.dumps({"errors": errors, "failed": failed, "lost": lost, "children": 
 """
 
 
-def test_forks_in_the_middle_of_writes_hurt_neither_side(tmp_path: Path) -> None:
-    found, _ = run_program(FORK_WHILE_THREADS_WRITE, tmp_path / "a.db", 1)
-    assert found == {"errors": [], "failed": 0, "lost": False, "children": 20, "ok": True}
+@pytest.mark.fault("F10")
+def test_forks_in_the_middle_of_writes_hurt_neither_side(tmp_path: Path, trial: Trial) -> None:
+    forks = trial.size(push=20, nightly=100, release=100)
+    found, _ = run_program(FORK_WHILE_THREADS_WRITE, tmp_path / "a.db", trial.seed, forks)
+    assert found == {"errors": [], "failed": 0, "lost": False, "children": forks, "ok": True}
+    trial.report(f"{forks} forks in the middle of writes: 0 corrupt, 0 lost on either side")
 
 
 CHILD_OUTLIVES_THE_PARENTS_STORE = """
@@ -252,6 +259,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("way", ["close", "stranger"])
 def test_what_a_child_writes_to_its_own_store_is_not_lost(tmp_path: Path, way: str) -> None:
     """SQLite remembers locks of the parent's that a child does not have; a store opened in the child must not believe in them.
@@ -322,6 +330,7 @@ sys.exit(0)
 }
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.parametrize("way", EXIT_WITHOUT_CLOSE)
 def test_a_program_that_does_not_close_ends_soon_and_loses_nothing(tmp_path: Path, way: str) -> None:
     path = tmp_path / "a.db"
@@ -330,6 +339,7 @@ def test_a_program_that_does_not_close_ends_soon_and_loses_nothing(tmp_path: Pat
     assert texts_in(path) == ["kept"]
 
 
+@pytest.mark.fault("F6")
 def test_a_store_that_is_left_open_is_closed_at_exit(tmp_path: Path) -> None:
     """The log is copied into the file and removed, so that the file alone is the whole store."""
     path = tmp_path / "a.db"
@@ -351,6 +361,7 @@ process.stdout.readline()
 """
 
 
+@pytest.mark.fault("F6")
 def test_the_end_of_a_program_does_not_wait_long_for_another_process(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     command = [sys.executable, "-W", "ignore", "-c", EXIT_WHILE_ANOTHER_HOLDS_THE_LOCK, str(path)]

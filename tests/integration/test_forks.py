@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import hypothesis.strategies as st
 import pytest
 from clocks import FrozenClock
 from hypothesis import settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from trials import Trial
 
 import sessionstore
 from sessionstore import ConflictError, InvalidInputError, NotFoundError, SessionInfo, SessionStore, StoreCorruptError
 
 # `make faults` runs ten times as many.
-HISTORIES = int(os.environ.get("SESSIONSTORE_FORK_HISTORIES", "12"))
 
 CALL = {
     "role": "assistant",
@@ -384,5 +384,9 @@ def _folder(tmp_path: Path) -> None:
     Family.folder = tmp_path
 
 
-TestFamily = Family.TestCase
-TestFamily.settings = settings(max_examples=HISTORIES, stateful_step_count=30, deadline=None, print_blob=True)
+@pytest.mark.fault("F38")
+def test_a_family_of_forks_is_as_its_model(trial: Trial) -> None:
+    examples, steps = trial.size(push=12, nightly=50, release=120), 30
+    machine = settings(max_examples=examples, stateful_step_count=steps, deadline=None, print_blob=True)
+    run_state_machine_as_test(hypothesis.seed(trial.seed)(Family), settings=machine)
+    trial.report(f"families of forks: {examples} x {steps} steps, equal to the model after each")

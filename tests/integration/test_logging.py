@@ -172,6 +172,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+@pytest.mark.fault("F35")
 def test_no_log_and_no_error_tells_the_text_of_a_message(tmp_path: Path, listen: Callable[..., Listener]) -> None:
     listener = listen()
     errors = lifetime(tmp_path)
@@ -183,6 +184,7 @@ def test_no_log_and_no_error_tells_the_text_of_a_message(tmp_path: Path, listen:
     assert [line for line in listener.lines if CANARY in line] == []
 
 
+@pytest.mark.fault("F35")
 def test_not_even_the_engines_own_debug_log_tells_it(tmp_path: Path, listen: Callable[..., Listener]) -> None:
     """SQLAlchemy, told to log everything, would log each row that it reads; it logs nothing of this library's statements."""
     listener = listen("sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "alembic")
@@ -191,6 +193,7 @@ def test_not_even_the_engines_own_debug_log_tells_it(tmp_path: Path, listen: Cal
     assert [line for line in listener.lines if CANARY in line] == []
 
 
+@pytest.mark.fault("F35")
 def test_damage_is_told_without_what_is_damaged(tmp_path: Path, listen: Callable[..., Listener]) -> None:
     path = tmp_path / "agent.db"
     with sessionstore.open(path) as store:
@@ -208,6 +211,7 @@ def test_damage_is_told_without_what_is_damaged(tmp_path: Path, listen: Callable
     assert [line for line in listener.lines if CANARY in line] == []
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     "leak", ["{key!r}", "{key}", "api_key={text}", "Bearer {text}", "https://u:{text}@h/", "https://h/?token={text}"]
 )
@@ -229,6 +233,7 @@ def test_a_key_is_in_no_log_record(leak: str, listen: Callable[..., Listener]) -
     assert KEY not in listener.lines[0]
 
 
+@pytest.mark.fault("F35")
 def test_the_trackers_key_is_nowhere_but_in_its_object(tmp_path: Path, listen: Callable[..., Listener]) -> None:
     """Not in logs, reprs and errors, and not in the file."""
     listener = listen()
@@ -251,6 +256,7 @@ def test_the_trackers_key_is_nowhere_but_in_its_object(tmp_path: Path, listen: C
     assert [file.name for file in tmp_path.iterdir() if KEY.encode() in file.read_bytes()] == []
 
 
+@pytest.mark.fault("F35")
 def test_no_variable_of_ours_in_a_traceback_holds_the_key(tmp_path: Path) -> None:
     """Many tools that report errors show them."""
     with pytest.raises(sessionstore.ConfigError) as caught:
@@ -285,6 +291,7 @@ sessionstore.open(sys.argv[1]).close()
     assert told_of.to_revision > "0001"  # type: ignore[attr-defined]
 
 
+@pytest.mark.fault("F35")
 def test_reprs_tell_no_text(store: SessionStore) -> None:
     """Reprs end up in logs."""
     session = store.session("s", title=CANARY, metadata={"note": CANARY})

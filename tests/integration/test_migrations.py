@@ -261,6 +261,7 @@ def content_of(path: Path) -> list[str]:
         return list(raw.iterdump())
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("where", ["boom", "late_boom"])
 def test_a_failing_upgrade_leaves_the_old_schema_and_the_retry_works(old_store: Path, tmp_path: Path, where: str) -> None:
     before = content_of(old_store)
@@ -273,6 +274,7 @@ def test_a_failing_upgrade_leaves_the_old_schema_and_the_retry_works(old_store: 
     assert run_later(OPEN, later_version(tmp_path / "good"), old_store) == UPGRADED
 
 
+@pytest.mark.fault("F12")
 @posix_only
 @pytest.mark.parametrize("where", ["boom", "late_boom"])
 def test_a_killed_upgrade_leaves_the_old_schema_and_the_retry_works(old_store: Path, tmp_path: Path, where: str) -> None:
@@ -285,6 +287,7 @@ def test_a_killed_upgrade_leaves_the_old_schema_and_the_retry_works(old_store: P
     assert [path.suffix for path in backups_of(old_store)] == [".db"], "an unfinished backup was left"
 
 
+@pytest.mark.fault("F12")
 def test_an_upgrade_that_would_orphan_rows_is_undone(old_store: Path, tmp_path: Path) -> None:
     before = content_of(old_store)
     orphaning = later_version(tmp_path / "bad", late_boom="op.execute('DELETE FROM sessions')")
@@ -297,6 +300,7 @@ def upgraded_meanwhile(path: Path, folder: Path) -> None:
     assert run_later(OPEN, later_version(folder), path)["revision"] == "0006"
 
 
+@pytest.mark.fault("F12")
 def test_a_store_that_was_open_during_an_upgrade_writes_nothing_more(old_store: Path, tmp_path: Path) -> None:
     with sessionstore.open(old_store) as store:
         store.append("s", "user", "before")
@@ -350,6 +354,7 @@ def test_a_read_that_fails_for_an_upgrade_says_so(old_store: Path) -> None:
             store.messages("s")
 
 
+@pytest.mark.fault("F13")
 def test_eight_processes_upgrade_a_file_once(old_store: Path, tmp_path: Path) -> None:
     folder = later_version(tmp_path / "later", boom="op.execute('UPDATE store_info SET created_at = created_at || 1')")
     created = read_one(old_store, "SELECT created_at FROM store_info")
@@ -413,6 +418,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_newer_file_is_refused_and_not_touched(old_store: Path, read_only: bool) -> None:
     with closing(sqlite3.connect(old_store)) as raw, raw:

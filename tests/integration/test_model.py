@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from trials import Trial
 
 import sessionstore
 from sessionstore import ConflictError, NotFoundError, clock
@@ -238,6 +240,10 @@ class StoreModel(RuleBasedStateMachine):
             assert [(message.seq, message.to_dict()) for message in self.store.iterate(name, page_size=3)] == self.model[name].rows
 
 
-TestStoreModel = pytest.mark.timeout(110)(StoreModel.TestCase)
-# A failure prints the steps and the blob that repeats them.
-TestStoreModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, print_blob=True)
+@pytest.mark.fault("F38")
+@pytest.mark.timeout(1800)
+def test_the_store_is_as_a_plain_dict(trial: Trial) -> None:
+    examples, steps = trial.size(push=100, nightly=400, release=2_000), 30
+    machine = settings(max_examples=examples, stateful_step_count=steps, deadline=None, print_blob=True)
+    run_state_machine_as_test(hypothesis.seed(trial.seed)(StoreModel), settings=machine)
+    trial.report(f"a store: {examples:,} x {steps} steps, equal to a plain dict after each")

@@ -214,6 +214,7 @@ def test_row_04_a_missing_file_is_not_made_if_it_must_exist(tmp_path: Path) -> N
 # -- damaged stores
 
 
+@pytest.mark.fault("F17")
 def test_row_05_half_a_file_is_corrupt_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -222,6 +223,7 @@ def test_row_05_half_a_file_is_corrupt_and_kept(tmp_path: Path) -> None:
     refused_untouched(path, StoreCorruptError)
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("lost", [1, 100, PAGE - 1])
 def test_row_06_a_file_cut_inside_its_last_page_is_corrupt_at_once(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "agent.db"
@@ -230,6 +232,7 @@ def test_row_06_a_file_cut_inside_its_last_page_is_corrupt_at_once(tmp_path: Pat
     refused_untouched(path, StoreCorruptError)
 
 
+@pytest.mark.fault("F17")
 def test_row_07_flipped_bytes_in_page_6_are_found_by_the_doctor(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -242,6 +245,7 @@ def test_row_07_flipped_bytes_in_page_6_are_found_by_the_doctor(tmp_path: Path) 
         assert error.path == str(path)  # noqa: PT017 - either way of saying it keeps the promise
 
 
+@pytest.mark.fault("F17")
 def test_row_07_flipped_bytes_anywhere_never_give_wrong_messages(tmp_path: Path) -> None:
     made_store(tmp_path / "whole.db")
     whole = (tmp_path / "whole.db").read_bytes()
@@ -260,6 +264,7 @@ def test_row_07_flipped_bytes_anywhere_never_give_wrong_messages(tmp_path: Path)
     assert outcomes["corrupt"] >= 10, outcomes
 
 
+@pytest.mark.fault("F17")
 def test_row_07_a_flipped_name_is_never_an_empty_history(tmp_path: Path) -> None:
     """A session's name stands in its row and in an index; a reader gets the right messages or an error, never an empty list."""
     name = "session-of-many-words"
@@ -359,6 +364,7 @@ def test_row_12_a_database_of_another_program_is_refused(tmp_path: Path, stateme
     refused_untouched(path, ForeignDatabaseError, "another program", read_only=True)
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize(
     "statement",
     [
@@ -410,12 +416,14 @@ def test_row_15_a_plain_file_is_not_opened_with_a_key(tmp_path: Path) -> None:
 # -- things that are no regular file
 
 
+@pytest.mark.fault("F14")
 def test_row_16_a_folder_is_unsafe(tmp_path: Path) -> None:
     with pytest.raises(UnsafePathError, match="folder"):
         sessionstore.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_17_a_fifo_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
@@ -424,6 +432,7 @@ def test_row_17_a_fifo_is_refused_without_waiting_for_its_other_end(tmp_path: Pa
         sessionstore.open(path)
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_18_a_socket_is_unsafe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A socket's path must be short.
@@ -434,6 +443,7 @@ def test_row_18_a_socket_is_unsafe(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             sessionstore.open("sock")
 
 
+@pytest.mark.fault("F14")
 @posix_only
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
 def test_row_18_a_device_is_unsafe(device: str) -> None:
@@ -471,6 +481,7 @@ def test_row_20_a_file_is_no_folder(tmp_path: Path, below: str) -> None:
 # -- links
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_21_a_symlink_is_followed_only_if_asked(tmp_path: Path) -> None:
     made_store(tmp_path / "real.db")
@@ -482,6 +493,7 @@ def test_row_21_a_symlink_is_followed_only_if_asked(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("link.db-*"))
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_21_a_dangling_symlink_makes_no_file_unless_asked(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
@@ -493,6 +505,7 @@ def test_row_21_a_dangling_symlink_makes_no_file_unless_asked(tmp_path: Path) ->
     assert (tmp_path / "real.db").is_file()
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_21_a_folder_may_be_reached_by_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
@@ -501,6 +514,7 @@ def test_row_21_a_folder_may_be_reached_by_a_symlink(tmp_path: Path) -> None:
     assert texts(tmp_path / "real" / "agent.db") == WORDS
 
 
+@pytest.mark.fault("F14")
 @posix_only
 @pytest.mark.parametrize("follow", [False, True])
 def test_row_22_a_loop_of_symlinks_is_unsafe(tmp_path: Path, follow: bool) -> None:
@@ -511,6 +525,7 @@ def test_row_22_a_loop_of_symlinks_is_unsafe(tmp_path: Path, follow: bool) -> No
             sessionstore.open(path, follow_symlinks=follow)
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_23_a_file_with_two_names_is_unsafe_under_both(tmp_path: Path) -> None:
     made_store(tmp_path / "first.db")
@@ -521,6 +536,7 @@ def test_row_23_a_file_with_two_names_is_unsafe_under_both(tmp_path: Path) -> No
     assert texts(tmp_path / "first.db") == WORDS
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_23_a_second_name_of_a_store_in_use_is_unsafe(tmp_path: Path) -> None:
     with sessionstore.open(tmp_path / "first.db") as store:
@@ -535,6 +551,7 @@ def test_row_23_a_second_name_of_a_store_in_use_is_unsafe(tmp_path: Path) -> Non
 # -- permissions
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_24_a_file_and_folder_without_write_permission_are_read_only(shared_folder: Path) -> None:
     folder = shared_folder / "medium"
@@ -551,6 +568,7 @@ def test_row_24_a_file_and_folder_without_write_permission_are_read_only(shared_
     assert [inner.name for inner in folder.iterdir()] == ["agent.db"]
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_24_a_folder_without_write_permission_is_read_only(shared_folder: Path) -> None:
     folder = shared_folder / "medium"
@@ -563,6 +581,7 @@ def test_row_24_a_folder_without_write_permission_is_read_only(shared_folder: Pa
     assert as_nobody(lambda: sessionstore.open(folder / "new.db"))[0] == "ReadOnlyStoreError"
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_24_a_store_opened_to_be_read_refuses_every_write(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
@@ -583,6 +602,7 @@ def test_row_24_a_store_opened_to_be_read_refuses_every_write(tmp_path: Path) ->
     assert digest(path) == before
 
 
+@pytest.mark.fault("F14")
 @root_only
 def test_row_25_a_private_file_of_another_user_is_refused(shared_folder: Path) -> None:
     folder = shared_folder / "open"
@@ -598,6 +618,7 @@ def test_row_25_a_private_file_of_another_user_is_refused(shared_folder: Path) -
     assert digest(path) == before
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_26_a_file_that_others_can_write_is_warned_about_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
@@ -611,6 +632,7 @@ def test_row_26_a_file_that_others_can_write_is_warned_about_or_refused(tmp_path
         assert [message.text for message in store.messages("s")] == WORDS
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_26_a_folder_that_everybody_can_write_is_warned_about_or_refused(tmp_path: Path) -> None:
     folder = tmp_path / "public"
@@ -626,6 +648,7 @@ def test_row_26_a_folder_that_everybody_can_write_is_warned_about_or_refused(tmp
     assert texts(path, strict_permissions=True) == WORDS
 
 
+@pytest.mark.fault("F14")
 @posix_only
 def test_row_26_a_refused_new_store_leaves_no_file(tmp_path: Path) -> None:
     folder = tmp_path / "public"
@@ -746,6 +769,7 @@ def test_row_34_a_trailing_slash_is_refused(tmp_path: Path) -> None:
 # -- sidecars
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock"])
 def test_row_35_a_folder_in_the_place_of_a_sidecar_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "agent.db"
@@ -759,6 +783,7 @@ def test_row_35_a_folder_in_the_place_of_a_sidecar_is_named(tmp_path: Path, suff
     assert digest(path) == before
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock"])
 def test_row_35_a_folder_in_the_place_of_a_sidecar_leaves_no_new_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "agent.db"
@@ -768,6 +793,7 @@ def test_row_35_a_folder_in_the_place_of_a_sidecar_leaves_no_new_file(tmp_path: 
     assert not path.exists()
 
 
+@pytest.mark.fault("F18")
 def test_row_36_a_log_that_was_cut_short_is_ignored_as_after_any_crash(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -775,6 +801,7 @@ def test_row_36_a_log_that_was_cut_short_is_ignored_as_after_any_crash(tmp_path:
     assert texts(path) == WORDS
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("garbage", [b"x", b"garbage " * 1_000, bytes(8_192)])
 def test_row_36_a_garbage_log_is_ignored_with_a_warning(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "agent.db"
@@ -806,6 +833,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.fault("F18")
 def test_row_37_the_log_of_another_program_is_not_taken_for_ours(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -819,6 +847,7 @@ def test_row_37_the_log_of_another_program_is_not_taken_for_ours(tmp_path: Path)
     assert texts(path) == WORDS
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_row_37_the_log_of_another_store_never_replaces_the_messages(read_only: bool, tmp_path: Path) -> None:
     """Neither the content nor the file of a store may become another store's because of a log that lies beside it."""
@@ -842,6 +871,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.fault("F18")
 def test_row_37_our_own_log_is_taken_in_where_the_file_alone_says_something_else(tmp_path: Path) -> None:
     """As when power is lost while a rebuilt file is copied from its log: the page of the id may hold another table still."""
     path = tmp_path / "agent.db"
@@ -850,6 +880,7 @@ def test_row_37_our_own_log_is_taken_in_where_the_file_alone_says_something_else
     assert texts(path) == WORDS
 
 
+@pytest.mark.fault("F18")
 def test_row_37_our_own_log_of_a_killed_process_is_replayed(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -881,6 +912,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.fault("F8")
 def test_row_38_an_exclusive_lock_of_another_program_is_busy_within_the_timeout(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     made_store(path)
@@ -894,6 +926,7 @@ def test_row_38_an_exclusive_lock_of_another_program_is_busy_within_the_timeout(
     assert texts(path) == WORDS
 
 
+@pytest.mark.fault("F8")
 @posix_only
 def test_row_38_the_write_lock_of_another_process_is_busy_within_the_timeout(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -11,16 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from trials import Trial
 
 import sessionstore
 from sessionstore import ConflictError, InvalidInputError, NewMessage, NotFoundError, SessionExpiredError, StoreCorruptError, clock
 
 # `make faults` runs ten times as many.
-HISTORIES = int(os.environ.get("SESSIONSTORE_FORK_HISTORIES", "12"))
 
 Store = sessionstore.SessionStore
 Texts = list[tuple[int, str | None]]
@@ -476,6 +476,9 @@ class ForkModel(RuleBasedStateMachine):
             assert self.store.query("SELECT count(*) FROM superseded_messages").rows == ((kept,),)
 
 
-TestForkModel = ForkModel.TestCase
-# A failure prints the steps and the blob that repeats them.
-TestForkModel.settings = settings(max_examples=HISTORIES, stateful_step_count=20, deadline=None, print_blob=True)
+@pytest.mark.fault("F38")
+def test_forks_and_edits_are_as_their_model(trial: Trial) -> None:
+    examples, steps = trial.size(push=12, nightly=50, release=120), 20
+    machine = settings(max_examples=examples, stateful_step_count=steps, deadline=None, print_blob=True)
+    run_state_machine_as_test(hypothesis.seed(trial.seed)(ForkModel), settings=machine)
+    trial.report(f"forks and edits: {examples} x {steps} steps, equal to the model after each")

@@ -528,6 +528,7 @@ def test_a_rename_takes_the_name_of_an_overdue_session(store_path: Path, frozen:
     assert [kind for kind, _ in events(store_path)].count("conversation_expired") == 1
 
 
+@pytest.mark.fault("F32")
 def test_a_clock_that_is_far_ahead_deletes_nothing(store_path: Path, frozen: FrozenClock) -> None:
     """A session of the name begins, but the old one is kept for when the clock is right again."""
     with sessionstore.open(store_path, on_expire="delete") as store:

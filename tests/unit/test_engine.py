@@ -13,6 +13,7 @@ from sessionstore import ConfigError
 from sessionstore.database import engine
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.parametrize(
     ("version", "affected"),
     [
@@ -37,17 +38,20 @@ def test_the_wal_reset_gate(version: tuple[int, int, int], affected: bool) -> No
     assert engine.wal_reset_affected(version) is affected
 
 
+@pytest.mark.fault("F15")
 def test_only_3_52_0_was_withdrawn() -> None:
     assert engine.withdrawn((3, 52, 0))
     assert not any(engine.withdrawn(version) for version in [(3, 40, 1), (3, 51, 3), (3, 52, 1), (3, 53, 0)])
 
 
+@pytest.mark.fault("F15")
 def test_the_linked_sqlite_is_asked_not_a_package() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         linked = connection.execute("SELECT sqlite_version()").fetchall()[0][0]
     assert ".".join(map(str, engine.linked_version())) == linked
 
 
+@pytest.mark.fault("F15")
 def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.require_usable_sqlite()
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
@@ -55,6 +59,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.require_usable_sqlite()
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.parametrize(
     ("version", "affected"),
     [((3, 40, 1), True), ((3, 44, 6), False), ((3, 50, 4), True), ((3, 50, 7), False),
@@ -78,6 +83,7 @@ def test_status_and_doctor_say_which_sqlite_it_is(
     assert any("withdrawn" in warning for warning in status.warnings) is (version == (3, 52, 0))
 
 
+@pytest.mark.fault("F15")
 def test_a_withdrawn_sqlite_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "linked_version", lambda: (3, 52, 0))
     with pytest.warns(sessionstore.StoreWarning, match="withdrawn"):
@@ -93,6 +99,7 @@ class RefusingConnection(sqlite3.Connection):
         return super().execute(statement, *arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("F16")
 def test_a_silent_refusal_of_wal_is_noticed(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None, factory=RefusingConnection)) as connection:
         assert engine.switch_journal_mode(connection, "WAL") == "delete"
@@ -100,6 +107,7 @@ def test_a_silent_refusal_of_wal_is_noticed(tmp_path: Path) -> None:
         assert engine.switch_journal_mode(connection, "WAL") == "wal"
 
 
+@pytest.mark.fault("F16")
 def test_a_store_without_wal_works_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(database: str, key: object = None, *, uri: bool = False) -> sqlite3.Connection:
         return sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri, factory=RefusingConnection)
