@@ -21,6 +21,7 @@ from .config import DEFAULT_INTERVAL, StoreSettings
 from .database.database import Database
 from .database.jobs import WriteJob
 from .database.transaction import Work
+from .errors import DiskFullError
 from .forks import CutPairs
 from .handle import BoundHandle, bound, within
 from .store import SessionStore
@@ -382,6 +383,9 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
             if to_its_end or not self._database.writer.withdraw(job):
                 await arrival.wait_through()
             raise
+        if isinstance(job.error, DiskFullError):
+            error = job.error
+            return await in_thread(lambda: self._database.write_again(work, error, full=job.full, timeout=settings.busy_timeout))
         return job.outcome()
 
 

@@ -26,6 +26,7 @@ from .errors import ClosedStoreError, ForkedStoreError
 from .logs import log
 from .store import SessionStore
 from .store.search import INDEX_PAUSE
+from .waiting import in_thread
 
 _EXIT_TIMEOUT: Final = 1.0
 _LEASE_SECONDS: Final = 60.0
@@ -53,12 +54,20 @@ class _Housekeeping:
             try:
                 await self._sweep()
                 await self._store._purge_settled(_DEAD_ARE_KEPT)  # noqa: SLF001 - a part of the library
+                await self._keep_reserve()
             except (ClosedStoreError, ForkedStoreError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever went wrong may go right the next time
                 self._tally.count("sweep_failures")
                 log(logging.ERROR, "sweep_failed", "a sweep failed; the next one tries again", reason=error)
             await anyio.sleep(self._pause)
+
+    async def _keep_reserve(self) -> None:
+        database = self._store._database  # noqa: SLF001 - a part of the library
+        reserve, writer = database.reserve, database.writer
+        if reserve is not None and reserve.wants_care():
+            timeout = self._store.settings.busy_timeout
+            await in_thread(lambda: writer.exclusively(lambda _: reserve.keep(), timeout=timeout))
 
     async def _sweep(self) -> None:
         receipt = await self._store.sweep()

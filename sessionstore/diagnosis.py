@@ -9,6 +9,7 @@ from . import queries
 from .config import StoreSettings
 from .database import encryption, engine, paths, upgrade
 from .database.database import Database
+from .database.reserve import size_at
 from .database.transaction import Transaction, own_error
 from .errors import MissingExtraError, StoreCorruptError
 from .values.health import Check, Diagnosis, StoreStatus
@@ -33,6 +34,8 @@ def status(db: Transaction, database: Database, settings: StoreSettings, *, stor
         read_only=database.read_only or settings.read_only,
         file_bytes=0 if path is None else paths.size_of(path),
         wal_bytes=0 if path is None else paths.size_of(paths.sidecar(path, paths.WAL_SUFFIX)),
+        free_bytes=None if path is None else paths.free_bytes(path.parent),
+        reserve_bytes=0 if path is None else size_at(paths.sidecar(path, paths.RESERVE_SUFFIX)),
         sessions=sessions,
         messages=messages,
         overdue=queries.health.due(db),

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import current_token
 
 T = TypeVar("T")
+
+
+class _Event(Protocol):
+    def set(self) -> None: ...
+
+    def is_set(self) -> bool: ...
+
+    async def wait(self) -> object: ...
 
 
 class _Door:
     """The way into one event loop. Events that threads set while it is busy share one wake-up, which is a system call."""
 
-    __slots__ = ("_call_soon", "_ringing", "_set")
+    __slots__ = ("_call_soon", "_ringing", "_set", "loop", "new_event")
 
-    def __init__(self) -> None:
-        loop = current_token().native_token
-        self._call_soon = getattr(loop, "call_soon_threadsafe", None) or getattr(loop, "run_sync_soon")  # noqa: B009 - not typed
-        self._set: deque[anyio.Event] = deque()
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        # The loop's own: one of anyio's would take as long again to make and to wait for.
+        self.new_event: Callable[[], _Event]
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            self._call_soon, self.new_event = loop.call_soon_threadsafe, asyncio.Event
+        else:
+            self._call_soon, self.new_event = loop.run_sync_soon, anyio.Event
+        self._set: deque[_Event] = deque()
         self._ringing = False
 
-    def set(self, event: anyio.Event) -> None:
+    def set(self, event: _Event) -> None:
         """Set an event from any thread; of no effect if the loop has ended."""
         self._set.append(event)
         if self._ringing:
             return
-        self._ringing = True
         try:
+            self._ringing = True
             self._call_soon(self._open)
         except RuntimeError:
             # Both asyncio and trio say so: the loop is closed, nobody waits any more.
             self._set.clear()
+        except BaseException:
+            # Interrupted: whoever sets an event next must not take it for rung.
+            self._ringing = False
+            raise
 
     def _open(self) -> None:
         # First this: whoever sets an event from now on rings again.
@@ -43,7 +61,32 @@ class _Door:
             self._set.popleft().set()
 
 
-_DOOR: RunVar[_Door] = RunVar("sessionstore_door")
+class _Here(threading.local):
+    """What a thread knows: the door of the loop that it ran last."""
+
+    door: _Door | None = None
+
+
+_HERE = _Here()
+
+
+def _door() -> _Door:
+    loop = _running_loop()
+    door = _HERE.door
+    if door is None or door.loop is not loop:
+        door = _HERE.door = _Door(loop)
+    return door
+
+
+def _running_loop() -> Any:
+    try:
+        # Not in a task, it may be the loop of another library that asyncio's is host of.
+        if (task := asyncio.current_task()) is not None:
+            return task.get_loop()
+    except RuntimeError:
+        # No loop of asyncio runs here.
+        pass
+    return current_token().native_token
 
 
 class Arrival:
@@ -52,12 +95,8 @@ class Arrival:
     __slots__ = ("_door", "_event")
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
-        door = _DOOR.get(None)
-        if door is None:
-            door = _Door()
-            _DOOR.set(door)
-        self._door = door
+        self._door = _door()
+        self._event = self._door.new_event()
 
     def set(self) -> None:
         """Wake the waiting task; of no effect if its loop has ended."""

@@ -143,9 +143,18 @@ def place_of(target: object) -> Path:
         InvalidInputError: It names none.
     """
     given = os.fspath(target) if isinstance(target, str | os.PathLike) else None
-    if not isinstance(given, str) or not given or "\0" in given or given.endswith(("/", os.sep)):
+    if not isinstance(given, str) or not given or "\0" in given or given.endswith(("/", os.sep)) or not _is_of_files(given):
         raise InvalidInputError("target", "must be the path of a file")
     return paths.absolute(Path(given))
+
+
+def _is_of_files(path: str) -> bool:
+    """Whether the operating system has such paths."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from ..logs import log
 from . import engine
 from .faults import is_storage_failure, translated
 from .paths import WAL_SUFFIX, sidecar, size_of
+from .reserve import Reserve
 
 _PAGES: Final = 1_000
 _GROWTH_BYTES: Final = 4 << 20
@@ -27,25 +29,36 @@ class Checkpointer:
     SQLite's own count is out of reach of the standard driver, and its automatic checkpoints cannot take the writer lock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve) -> None:
         self.runs = 0
+        self._reserve = reserve
         self._log = sidecar(path, WAL_SUFFIX)
         self._commits = 0
         self._changes_before = 0
         self._changes_allowed = _FIRST_CHANGES
         self._size_allowed = _GROWTH_BYTES
 
-    def after_commit(self, driver: sqlite3.Connection) -> bool:
-        """Checkpoint if it is time; False if the storage failed. What was committed is safe in the log either way."""
+    def after_commit(self, driver: sqlite3.Connection, before: Callable[[], object] | None = None) -> bool:
+        """Checkpoint if it is time; False if the storage failed. What was committed is safe in the log either way.
+
+        Args:
+            driver: The connection that committed.
+            before: Called before a checkpoint, which takes a while.
+        """
         self._commits += 1
-        if not self._is_due(driver):
+        if not self._reserve.is_lent and not self._is_due(driver):
             return True
+        if before is not None:
+            before()
         try:
             self._run(driver)
         except sqlite3.Error as error:
             reason = translated(error, self._log)
             log(logging.WARNING, "checkpoint_failed", "a checkpoint failed; the next one tries again", reason=reason)
             return not is_storage_failure(error)
+        finally:
+            if self._reserve.is_lent:
+                self._reserve.take_back()
         return True
 
     def forget_connection(self) -> None:
@@ -70,3 +83,4 @@ class Checkpointer:
         if size > _WARNING_BYTES:
             question = "the write-ahead log is large; does a reader keep a transaction open?"
             log(logging.WARNING, "wal_large", question, path=self._log, wal_bytes=size)
+        self._reserve.keep()

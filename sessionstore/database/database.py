@@ -31,11 +31,13 @@ from ..errors import (
 )
 from ..keys import EncryptionKey
 from ..logs import log
-from . import conversions, encryption, engine, filesystem, paths, restores, upgrade
+from . import conversions, encryption, engine, filesystem, full_disk, paths, restores, upgrade
+from .checkpoints import Checkpointer
 from .faults import interrupt_behind, translated
 from .jobs import WriteJob
 from .locks import NoLock, ProcessLock, SidecarLock
 from .readers import ReaderPool, Readers, WriterAsReader
+from .reserve import Reserve
 from .sidecars import is_no_log, refuse_foreign_log
 from .tally import Tally
 from .transaction import Transaction, Work, raise_own
@@ -67,6 +69,7 @@ class Database:
         workers: Threads that run reads for awaiting tasks.
         tally: What this process counts about its use of the file.
         remote: The remote of the file, with the key that this process has for it; None if it has none.
+        reserve: Room for deletions on a full disk; None where nothing is written.
         users: What the stores on it are told apart by.
         is_opening: Whether it is being opened just now.
         is_closed: Whether nothing of it is open any more.
@@ -89,6 +92,7 @@ class Database:
         self.remote: Remote | None = None
         self.users: set[object] = set()
         self.identity = file.identity if file else None
+        self.reserve = Reserve(file.path) if file and not options.read_only else None
         self.is_opening = self.is_closed = False
         # Until it is open, and when it is no more.
         self._fault: type[ClosedStoreError] | type[ForkedStoreError] | None = ClosedStoreError
@@ -149,7 +153,16 @@ class Database:
     def write(self, work: Work[T], *, full: bool, timeout: float) -> T:
         """Do the work in one transaction, and return when it is on disk."""
         self.require_writable()
-        return self.writer.run(work, full=full, timeout=timeout)
+        try:
+            return self.writer.run(work, full=full, timeout=timeout)
+        except DiskFullError as error:
+            return self.write_again(work, error, full=full, timeout=timeout)
+
+    def write_again(self, work: Work[T], error: DiskFullError, *, full: bool, timeout: float) -> T:
+        """Do work again that met a full disk, or raise its error."""
+        if self.reserve is None:
+            raise error
+        return full_disk.write_again(self.writer, self.reserve, work, error, full=full, timeout=timeout)
 
     def submit(self, job: WriteJob[T]) -> None:
         """Queue a job for the writer thread."""
@@ -299,14 +312,16 @@ class Database:
         self._lock = self._open_lock()
         if self.path is not None:
             self._look_beside(self.path, timeout)
-        self.writer = Writer(self._open_connection, self._lock, self.path, wal=not self.read_only)
+        checkpointer = None if self.reserve is None else Checkpointer(self.reserve.database, self.reserve)
+        self.writer = Writer(self._open_connection, self._lock, self.path, checkpointer)
         self.writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
 
     def _look_beside(self, path: Path, timeout: float) -> None:
         """Refuse a log that is another file's, and remove what killed programs left."""
         try:
             self._lock.acquire(time.monotonic() + timeout)
-            if not self.read_only:
+            if self.reserve is not None:
+                self.reserve.make_way()
                 conversions.remove_leftovers(path)
                 restores.remove_partial(path)
             if not self._immutable:
@@ -345,6 +360,8 @@ class Database:
             self._resume(driver, self.path)
         if not self.read_only:
             engine.set_busy_timeout(driver, 0)
+        if self.reserve is not None:
+            self.reserve.keep()
 
     def _found_store(self, db: Transaction, path: Path, options: OpenOptions) -> None:
         if options.read_only or options.must_exist:

@@ -26,6 +26,9 @@ JOURNAL_SIZE_LIMIT: Final = 16 << 20
 READER_BUSY_TIMEOUT_MS: Final = 5_000
 OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 
+# SQLite's own default before 3.45; with pages of 4 KiB these are 4 TiB.
+MOST_PAGES: Final = 0x3FFFFFFF
+
 SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -189,6 +192,11 @@ def mark_as_ours(connection: sqlite3.Connection) -> None:
     """Settings that a new file keeps for ever; before its first table."""
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}").fetchall()
+
+
+def limit_pages(connection: sqlite3.Connection, most: int) -> None:
+    """Let a connection add no page beyond so many, or beyond those that there are if these are more."""
+    connection.execute(f"PRAGMA max_page_count={most}").fetchall()
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int]:

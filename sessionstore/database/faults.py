@@ -34,6 +34,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room on the disk, or no more pages are allowed."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
 def is_storage_failure(error: Exception) -> bool:
     """Whether the operating system failed, so that nobody knows what reached the disk."""
     cause = getattr(error, "orig", error)
@@ -46,7 +51,7 @@ def translated(error: sqlite3.Error, path: str | PathLike[str]) -> SessionStoreE
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(path, "another program held a lock on the file past the busy_timeout; try again")
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(path, "the disk is full; free some space and try again")
+        return DiskFullError(path, "the disk is full; free some space, or delete what is not needed, and try again")
     if code == sqlite3.SQLITE_IOERR:
         return _input_output(error, path)
     if code == sqlite3.SQLITE_NOTADB:

@@ -1,9 +1,9 @@
-"""One write that waits for its commit."""
+"""One write that waits for its commit, and how whoever waits for it is told."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
 
 from ..errors import SessionStoreError
@@ -19,7 +19,7 @@ class WriteJob(Generic[T]):
         work: What to do in the transaction; it may be run again if the group is.
         full: Whether the commit must survive a power loss.
         deadline: When to give up waiting for other processes, on the monotonic clock.
-        notify: Called once the outcome is known, from the leader's thread.
+        notify: Called from the leader's thread when the outcome is known, maybe more than once.
     """
 
     __slots__ = ("deadline", "done", "error", "full", "notify", "result", "work")
@@ -38,6 +38,13 @@ class WriteJob(Generic[T]):
         if self.error is not None:
             raise self.error
         return cast(T, self.result)
+
+
+def tell(jobs: Iterable[WriteJob[Any]]) -> None:
+    """Let those who wait know of the outcome, if there is one; more than once does no harm."""
+    for job in jobs:
+        if job.done and job.notify is not None:
+            job.notify()
 
 
 def lost_transaction(job: WriteJob[Any]) -> sqlite3.Error:

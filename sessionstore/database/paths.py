@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import warnings
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +21,8 @@ WAL_SUFFIX: Final = "-wal"
 SHM_SUFFIX: Final = "-shm"
 LOCK_SUFFIX: Final = "-lock"
 JOURNAL_SUFFIX: Final = "-journal"
-SIDECAR_SUFFIXES: Final = (WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX)
+RESERVE_SUFFIX: Final = "-reserve"
+SIDECAR_SUFFIXES: Final = (WAL_SUFFIX, SHM_SUFFIX, LOCK_SUFFIX, RESERVE_SUFFIX)
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
 _WRITABLE_BY_OTHERS: Final = 0o022
@@ -135,6 +137,20 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def free_bytes(folder: Path) -> int | None:
+    """The room on the disk of a folder for a program without special rights; None if that cannot be told."""
+    try:
+        if sys.platform == "win32":
+            # Not at the top: it loads what compresses archives.
+            from shutil import disk_usage
+
+            return disk_usage(folder).free
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def sync_folder(folder: Path) -> None:

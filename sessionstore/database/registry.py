@@ -176,7 +176,7 @@ def kept_closed(path: Path, identity: FileIdentity | None) -> Iterator[None]:
 
 
 def is_open(path: Path) -> bool:
-    """Whether a file is the database, the log, the shared memory or the lock of a store that this process has open."""
+    """Whether a file is the database, or what stands beside it, of a store that this process has open."""
     try:
         beside = path.resolve()
     except OSError:

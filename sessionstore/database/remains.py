@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import DiskFullError, StoreBusyError
-from . import engine, restores, upgrade, vacuums
+from . import engine, full_disk, restores, upgrade, vacuums
 from .database import Database
 from .transaction import Transaction, raise_own
 
@@ -55,7 +55,7 @@ def _empty_log(database: Database, path: Path, *, timeout: float) -> bool:
     """Copy the log into the file and cut it to nothing; False if readers keep that from happening, or writers."""
 
     def work(db: Transaction) -> bool:
-        busy, _, _ = engine.checkpoint(db.driver, "TRUNCATE")
+        busy, _, _ = full_disk.helped(database.reserve, lambda: engine.checkpoint(db.driver, "TRUNCATE"))
         return not busy
 
     deadline = time.monotonic() + _PATIENCE

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from ..errors import DiskFullError
-from . import engine
+from . import engine, full_disk
 from .database import Database
 from .faults import is_storage_failure
 from .transaction import Transaction, raise_own
@@ -36,7 +36,7 @@ def give_back(database: Database, *, timeout: float, progress: Progress | None) 
 
     left = total = database.read(free, timeout=timeout)
     while left:
-        before, left = left, database.write(step, full=False, timeout=timeout)
+        before, left = left, database.write(full_disk.Freeing(step), full=False, timeout=timeout)
         total = max(total, left)
         if progress is not None:
             progress(total - left, total)
@@ -87,7 +87,7 @@ def empty_log(database: Database, path: Path, *, timeout: float) -> bool:
     def work(db: Transaction) -> bool:
         engine.set_busy_timeout(db.driver, int(1_000 * min(timeout, _LONGEST_CHECKPOINT_WAIT)))
         try:
-            busy, _, _ = engine.checkpoint(db.driver, "TRUNCATE")
+            busy, _, _ = full_disk.helped(database.reserve, lambda: engine.checkpoint(db.driver, "TRUNCATE"))
         finally:
             engine.set_busy_timeout(db.driver, 0)
         return not busy

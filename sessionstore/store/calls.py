@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 from .. import inputs, queries
 from ..config import StoreSettings
 from ..database.database import Database
+from ..database.full_disk import Freeing
 from ..database.registry import release
 from ..database.transaction import Work
 from ..errors import ClosedStoreError, ReadOnlyStoreError
@@ -88,10 +89,10 @@ class Calls:
 
     def _merge_search_index(self) -> None:
         """Drop what the index says of deleted messages. Others get their turns between the parts."""
-        more = self._write(lambda db: queries.search_index.merge_some(db, begin=True))
+        more = self._write(Freeing(lambda db: queries.search_index.merge_some(db, begin=True)))
         while more:
             time.sleep(_MERGE_PAUSE)
-            more = self._write(lambda db: queries.search_index.merge_some(db, begin=False))
+            more = self._write(Freeing(lambda db: queries.search_index.merge_some(db, begin=False)))
 
     def _require_open(self) -> None:
         if self._closed:

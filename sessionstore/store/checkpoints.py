@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import queries
 from ..arguments import NewSession
+from ..database.full_disk import Freeing
 from .calls import Calls
 
 if TYPE_CHECKING:
@@ -74,15 +75,15 @@ class CheckpointCalls(Calls):
 
     def _delete_checkpoint_runs(self, run_ids: Sequence[str]) -> None:
         namespace = self.namespace
-        return self._write(lambda db: queries.checkpoints.delete_runs(db, namespace, run_ids))
+        return self._write(Freeing(lambda db: queries.checkpoints.delete_runs(db, namespace, run_ids)))
 
     def _prune_checkpoints(self, session_id: str, replayed: Callable[[str, bytes], Collection[str]]) -> None:
         namespace = self.namespace
-        return self._write(lambda db: queries.checkpoints.prune(db, namespace, session_id, replayed))
+        return self._write(Freeing(lambda db: queries.checkpoints.prune(db, namespace, session_id, replayed)))
 
     def _delete_checkpoints(self, session_id: str) -> None:
         namespace = self.namespace
-        return self._write(lambda db: queries.checkpoints.delete_all(db, namespace, session_id))
+        return self._write(Freeing(lambda db: queries.checkpoints.delete_all(db, namespace, session_id)))
 
     def _copy_checkpoints(self, session_id: str, target: NewSession) -> None:
         namespace = self.namespace

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from .. import inputs, queries
 from ..arguments import SessionFilter, SessionFilters, refuse_unknown, session_filter, several
+from ..database.full_disk import Freeing
 from ..errors import DiskFullError, InvalidInputError, StoreBusyError
 from ..values.receipts import EraseReceipt
 from .calls import Calls
@@ -56,7 +57,7 @@ class EraseCalls(Calls):
         choice = self._choice(session_ids, filters, forks=forks, tell=tell, dry_run=dry_run)
         anew = inputs.flag("rebuild", rebuild)
         # What is erased must not come back after a power loss.
-        erased = self._write(lambda db: queries.erasing.erase(db, choice), full=True)
+        erased = self._write(Freeing(lambda db: queries.erasing.erase(db, choice)), full=True)
         reasons = [*erased.reasons]
         if not choice.dry_run:
             reasons += self._wipe(rebuild=anew)

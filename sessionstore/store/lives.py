@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import inputs, queries
 from ..arguments import UNSET, Unset
+from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..values import SessionInfo
 from ..values.receipts import DeleteReceipt, SweepReceipt
@@ -130,14 +131,16 @@ class LifeCalls(Calls):
     def _sweep_batch(self, sweep: Sweep) -> Batch:
         size, on_expire = sweep.next_size, self._settings.on_expire
         return self._write(
-            lambda db: queries.sweeping.settle_batch(
-                db,
-                sweeper=sweep.sweeper,
-                at=sweep.at,
-                limit=size,
-                on_expire=on_expire,
-                last=size == sweep.left,
-                prepared=sweep.prepared,
+            Freeing(
+                lambda db: queries.sweeping.settle_batch(
+                    db,
+                    sweeper=sweep.sweeper,
+                    at=sweep.at,
+                    limit=size,
+                    on_expire=on_expire,
+                    last=size == sweep.left,
+                    prepared=sweep.prepared,
+                )
             )
         )
 
@@ -146,14 +149,14 @@ class LifeCalls(Calls):
         return self._read(lambda db: sweep.rest or queries.tidying.find(db, archives=archives, past=sweep.past))
 
     def _do_chore(self, chore: Chore) -> Done:
-        return self._write(lambda db: queries.tidying.do(db, chore))
+        return self._write(Freeing(lambda db: queries.tidying.do(db, chore)))
 
     def _surplus(self, rules: Rules) -> list[Surplus]:
         return self._read(lambda db: queries.retention.surplus(db, self.namespace, rules))
 
     def _remove_surplus(self, going: Sequence[Surplus]) -> list[Surplus]:
         self._take_from_index(going)
-        return self._write(lambda db: queries.retention.remove(db, going))
+        return self._write(Freeing(lambda db: queries.retention.remove(db, going)))
 
     def _take_from_index(self, going: Sequence[Surplus]) -> None:
         """If a batch has many words in the search index, take most of them out in transactions of their own."""
@@ -161,7 +164,7 @@ class LifeCalls(Calls):
             surplus = self._read(lambda db: queries.retention.indexed(db, going))
             if surplus is None:
                 return
-            self._write(partial(_take_from_index, surplus))
+            self._write(Freeing(partial(_take_from_index, surplus)))
             time.sleep(SWEEP_PAUSE)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import inputs, queries
 from ..arguments import several
+from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..remote import events
 from ..values import Page
@@ -125,7 +126,7 @@ class Outbox:
             before = None if age is None else db.now - age
             return int(queries.outbox_upkeep.purge(db, wanted, before=before, keys=chosen))
 
-        return self._write(work)
+        return self._write(Freeing(work))
 
     def erase(self, session_id: str, *, tell: bool = True) -> int:
         """Empty the events of a session that the remote has not acknowledged, also those that are being sent at the moment.
@@ -151,7 +152,7 @@ class Outbox:
             return int(count)
 
         # It must not come back after a power loss and be sent.
-        return self._write(work, full=True)
+        return self._write(Freeing(work), full=True)
 
     def backfill(self, *, limit: int | None = None) -> BackfillReceipt:
         """Add the events of what happened before the remote was set: sessions, figures of messages, metrics, what agents did.

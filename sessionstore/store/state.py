@@ -10,6 +10,7 @@ from .. import inputs, queries
 from ..config import StoreSettings
 from ..content import decoded
 from ..database.database import Database
+from ..database.full_disk import Freeing
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
 from ..inputs import encode_json
@@ -173,7 +174,9 @@ class StateCalls(Calls):
         namespace = self._settings.namespace
         if part == _TEMP:
             return self._read(lambda db: self._temp.delete(db, queries.state.to_change(db, namespace, wanted).key, named))
-        return self._write(lambda db: queries.state.delete(db, queries.state.to_change(db, namespace, wanted), part, named))
+        return self._write(
+            Freeing(lambda db: queries.state.delete(db, queries.state.to_change(db, namespace, wanted), part, named))
+        )
 
     def _texts_of(self, db: Transaction, session_id: str, scope: str | None) -> dict[str, str]:
         place = queries.state.place_of(db, self._settings.namespace, session_id)

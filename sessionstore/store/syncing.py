@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import inputs, queries
 from ..config import key_of_environment
+from ..database.full_disk import Freeing
 from ..errors import ConfigError, SessionStoreError
 from ..logs import log
 from ..values.receipts import DrainReceipt
@@ -150,6 +151,8 @@ class SyncCalls(Calls):
     def _any_up_to(self, newest: int) -> bool:
         return self._read(lambda db: queries.deliveries.any_up_to(db, newest))
 
+    # A claim makes no room, but what is claimed is settled.
+
     # Full: what is sent must be on disk, or a power cut could take back what the remote already knows.
 
     # What is claimable is looked for first, without the lock of the file: that may pass very many events that are held.
@@ -165,13 +168,13 @@ class SyncCalls(Calls):
         def claim(db: Transaction) -> list[QueuedEvent] | None:
             return queries.deliveries.claim(db, token, most=most, most_bytes=most_bytes, lease=lease, among=found) or None
 
-        return self._read_or_write(look, claim, full=True)
+        return self._read_or_write(look, Freeing(claim), full=True)
 
     def _held(self, token: str) -> frozenset[Place]:
         return self._read(lambda db: queries.deliveries.held(db, token))
 
     def _settle(self, settlement: Settlement) -> int:
-        return self._write(lambda db: queries.deliveries.settle(db, settlement))
+        return self._write(Freeing(lambda db: queries.deliveries.settle(db, settlement)))
 
     def _settle_and_claim(self, settlement: Settlement, most: int, most_bytes: int, lease: timedelta) -> list[QueuedEvent]:
         found: list[int] = []
@@ -184,10 +187,10 @@ class SyncCalls(Calls):
         def claim(db: Transaction) -> list[QueuedEvent]:
             return queries.deliveries.settle_and_claim(db, settlement, most=most, most_bytes=most_bytes, lease=lease, among=found)
 
-        return self._read_or_write(look, claim, full=True)
+        return self._read_or_write(look, Freeing(claim), full=True)
 
     def _release(self, token: str) -> None:
-        return self._write(lambda db: queries.deliveries.release(db, token))
+        return self._write(Freeing(lambda db: queries.deliveries.release(db, token)))
 
     def _purge_settled(self, age: timedelta) -> int:
         """Delete dead and erased events of such an age, and of those that the remote has no use for all but the newest."""
@@ -203,10 +206,10 @@ class SyncCalls(Calls):
             queries.outbox_upkeep.drop_unsupported(db)
             return queries.outbox_upkeep.purge_settled(db, db.now - age) if are_due(db) else 0
 
-        return self._read_or_write(look, work)
+        return self._read_or_write(look, Freeing(work))
 
     def _note_trouble(self, trouble: Trouble) -> None:
-        return self._write(lambda db: queries.deliveries.note_trouble(db, trouble))
+        return self._write(Freeing(lambda db: queries.deliveries.note_trouble(db, trouble)))
 
 
 def drain_arguments(timeout: float | None, limit: int | None) -> tuple[float | None, int | None]:

@@ -51,6 +51,8 @@ class StoreStatus:
         journal_reason: Why that mode, and what keeps it safe.
         filesystem: The kind of file system, None if unknown.
         wal_bytes: The size of the write-ahead log.
+        free_bytes: The room that is left on the disk for programs without special rights; None in memory, or if it cannot be told.
+        reserve_bytes: What is set aside beside the file, so that a full disk lets sessions be deleted; made when room gets low.
         overdue: Sessions past their expiry that no sweep has settled yet.
         last_sweep_at: When a sweep last settled some.
         search: When messages are indexed for searching: "on", "deferred" or "off".
@@ -85,6 +87,8 @@ class StoreStatus:
     read_only: bool
     file_bytes: int
     wal_bytes: int
+    free_bytes: int | None
+    reserve_bytes: int
     sessions: int
     messages: int
     overdue: int

@@ -19,6 +19,8 @@ MAY_OPEN = {
     ("database/paths.py", "sync_folder"): "opens a folder",
     ("database/paths.py", "sync_file"): "syncs a new file that no connection has open",
     ("database/restores.py", "_held_by_lock"): "locks a file that SQLite has refused and no store of this process has open",
+    ("database/reserve.py", "_grow"): "opens the reserve, which SQLite does not know",
+    ("database/reserve.py", "_is_blank"): "looks whether what bears the reserve's name is one",
     ("database/locks.py", "_open"): "opens the sidecar, which SQLite does not know",
     ("database/encryption.py", "_first_bytes"): "reads a file before the first connection, or after SQLite has refused it",
     ("keys.py", "create_key_file"): "makes a file that is not there yet",

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 import os
+import queue
 import random
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import anyio.lowlevel
 import pytest
 
 import sessionstore
+from sessionstore.database import locks
 
 pytestmark = pytest.mark.anyio
 
@@ -118,6 +120,7 @@ async def settled(store: sessionstore.AsyncSessionStore, names: set[str]) -> set
     return second
 
 
+@pytest.mark.fault("F11")
 async def test_a_cancelled_write_is_there_or_never_comes(tmp_path: Path) -> None:
     """At random moments of a write that waits among others. The next call always works."""
     seed = random.randrange(2**32)
@@ -151,6 +154,7 @@ async def test_a_cancelled_write_is_there_or_never_comes(tmp_path: Path) -> None
     assert (True, True) in outcomes
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_write_cancelled_by_asyncio_is_there_or_never_comes(tmp_path: Path) -> None:
     """`Task.cancel()`, once or several times: asyncio's own cancellation passes through shields."""
@@ -174,6 +178,7 @@ async def test_a_write_cancelled_by_asyncio_is_there_or_never_comes(tmp_path: Pa
         assert (await store.doctor()).ok
 
 
+@pytest.mark.fault("F11")
 async def test_every_call_can_be_cancelled_and_the_next_one_works(tmp_path: Path) -> None:
     """Reads, writes, a get-or-create, an iteration and an opening, each cancelled before its first wait and after it."""
     path = tmp_path / "a.db"
@@ -209,6 +214,7 @@ async def test_every_call_can_be_cancelled_and_the_next_one_works(tmp_path: Path
         assert await store.count() >= 1
 
 
+@pytest.mark.fault("F11")
 async def test_a_withdrawn_write_leaves_no_trace(tmp_path: Path) -> None:
     """Cancelled while it waits behind another one that has not begun to commit."""
     async with sessionstore.aopen(tmp_path / "a.db") as store:
@@ -229,6 +235,44 @@ async def test_a_withdrawn_write_leaves_no_trace(tmp_path: Path) -> None:
         holder.join()
         assert (await store.append("s", "user", "next")).seq == 1
         assert [message.text for message in await store.messages("s")] == ["next"]
+
+
+@pytest.mark.fault("F11")
+async def test_a_task_is_told_of_its_write_by_a_thread_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread commits for itself and for a task, and is interrupted before it has told the task."""
+    async with sessionstore.aopen(tmp_path / "a.db") as store:
+        store._store.session("s").append("user", "first")
+        writer, kinds = store._database.writer, list[type[BaseException]]()
+
+        def unlock_and_stop(file: Any) -> None:
+            unlock(file)
+            if not writer._pending:
+                monkeypatch.setattr(locks, "_unlock", unlock)
+                raise KeyboardInterrupt
+
+        def lead() -> None:
+            try:
+                store._store.append("s", "user", "the leader's")
+            except BaseException as error:
+                kinds.append(type(error))
+
+        unlock = locks._unlock
+        with monkeypatch.context() as patched:
+            # There is no thread that would commit for tasks.
+            patched.setattr(writer, "_thread", threading.current_thread())
+            patched.setattr(writer, "_wake", queue.SimpleQueue())
+            async with anyio.create_task_group() as group:
+                group.start_soon(store.append, "s", "user", "the task's")
+                await anyio.wait_all_tasks_blocked()
+                assert len(writer._pending) == 1
+                monkeypatch.setattr(locks, "_unlock", unlock_and_stop)
+                leader = threading.Thread(target=lead)
+                leader.start()
+        leader.join()
+        assert kinds == [KeyboardInterrupt]
+        assert [message.text for message in await store.messages("s")] == ["first", "the task's", "the leader's"]
 
 
 async def test_a_loop_that_ends_before_its_write_hurts_nobody(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from typing import Any
 
 import anyio
 import pytest
+import trio
 
-from sessionstore.waiting import in_thread
+from sessionstore.waiting import Arrival, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -49,3 +52,49 @@ async def test_a_closed_wait_ends_at_once_and_what_comes_of_it_is_undone(fails: 
     for thread in begun:
         await anyio.to_thread.run_sync(thread.join)
     assert undone.is_set() == (not fails)
+
+
+# A signal interrupts the main thread, which may be waking a loop of asyncio in another one.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_interrupt_while_a_task_is_woken_keeps_no_later_one_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    first, second = Arrival(), Arrival()
+    door = first._door
+    monkeypatch.setattr(door, "_call_soon", stop)
+    with pytest.raises(KeyboardInterrupt):
+        first.set()
+    monkeypatch.undo()
+    second.set()
+    with anyio.fail_after(20):
+        await second.wait()
+        await first.wait()
+
+
+def test_a_loop_and_its_guest_in_one_thread_are_each_woken_by_their_own_way() -> None:
+    """trio as a guest of asyncio: both run in one thread, and both wait in turns."""
+    made: list[str] = []
+
+    async def wait(name: str) -> str:
+        for number in range(5):
+            made.append(await in_thread(lambda number=number: f"{name} {number}"))
+        return name
+
+    async def both() -> list[str]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            wait, "trio", run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=ended.set_result
+        )
+        return [await wait("asyncio"), (await ended).unwrap()]
+
+    assert asyncio.run(both()) == ["asyncio", "trio"]
+    assert sorted(made) == [f"{name} {number}" for name in ("asyncio", "trio") for number in range(5)]
+
+
+def test_the_next_loop_of_a_thread_is_woken_too() -> None:
+    async def wait() -> str:
+        return await in_thread(lambda: "it")
+
+    assert [anyio.run(wait, backend=backend) for backend in ("asyncio", "asyncio", "trio", "trio", "asyncio")] == ["it"] * 5

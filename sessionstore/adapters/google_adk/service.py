@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from ... import clock, inputs
 from ...arguments import new_session
+from ...database.full_disk import Freeing
 from ...database.transaction import Work
 from ...errors import ConflictError, NotFoundError, SessionExpiredError
 from ...queries.state import ValuesByScope
@@ -114,7 +115,7 @@ class SessionStoreService(BaseSessionService):
         """Delete a session, if there is one, with its events and its own state. What belongs to its user and application stays."""
         name = names.checked(app_name, user_id, session_id)
         namespace = self.store.namespace
-        await self._write(lambda db: records.delete(db, namespace, name))
+        await self._write(Freeing(lambda db: records.delete(db, namespace, name)))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """A user's state in an application, without the prefix `user:`, whatever sessions there are."""
