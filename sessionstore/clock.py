@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,8 @@ from typing import Final
 
 # A laptop may sleep for weeks; a clock that is further away from all that is stored may be wrong.
 LONGEST_GAP: Final = timedelta(days=60)
+# The digit that says so of an RFC 9562 UUID; two bits of it are random.
+_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _STORED_WIDTH: Final = len("2026-01-01 00:00:00.000000")
 
 
@@ -24,9 +27,10 @@ def new_id() -> str:
 
 def new_key() -> str:
     """A random id that sorts by its making (a UUID of version 7, RFC 9562): an index of them grows at its end."""
-    milliseconds = time.time_ns() // 1_000_000
-    drawn = uuid.uuid4().int
-    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | drawn & ~(0xF << 76) & (1 << 80) - 1))
+    # Written out: a UUID object for each event costs as much as half of its row.
+    drawn = os.urandom(10).hex()
+    at = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{at[:8]}-{at[8:]}-7{drawn[:3]}-{_VARIANT[drawn[3]]}{drawn[4:7]}-{drawn[7:19]}"
 
 
 def new_token(digits: int) -> str:
@@ -46,4 +50,4 @@ def to_text(instant: datetime) -> str:
 
 def from_text(text: str) -> datetime:
     """The aware datetime of a stored instant."""
-    return datetime.fromisoformat(text + "+00:00")
+    return datetime.fromisoformat(text + "Z")

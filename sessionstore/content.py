@@ -17,7 +17,7 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 MESSAGE_KIND: Final = "message"
 MAX_CALLS: Final = 1_000
 
-_ROLE_SET: Final = frozenset(ROLES)
+ROLE_SET: Final = frozenset(ROLES)
 # Items of the Responses API that call a tool, and those that answer.
 RESULT_KIND_OF: Final = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
 _RESULT_KINDS: Final = frozenset(RESULT_KIND_OF.values())
@@ -46,7 +46,7 @@ def encode(message: object, *, kind: str | None, max_bytes: int) -> StoredConten
     if type(message) is dict and len(message) == 2 and kind is None:
         # Nearly every message is a role and a text.
         plain_role, plain_text = message.get("role"), message.get("content")
-        if type(plain_role) is str and plain_role in _ROLE_SET and type(plain_text) is str:
+        if type(plain_role) is str and plain_role in ROLE_SET and type(plain_text) is str:
             return StoredContent(MESSAGE_KIND, plain_role, inputs.text("content", plain_text, max_bytes=max_bytes), None)
     if not isinstance(message, dict):
         raise InvalidInputError("message", "must be a dict, for example {'role': 'user', 'content': 'Hello'}")
@@ -137,7 +137,7 @@ def _kind(message: dict[str, Any]) -> str:
 
 def _role(message: dict[str, Any], *, opaque: bool) -> str | None:
     role = message.get("role")
-    if isinstance(role, str) and role in _ROLE_SET:
+    if isinstance(role, str) and role in ROLE_SET:
         return ROLES[ROLES.index(role)]
     if opaque or (role is None and "role" not in message):
         return None

@@ -44,7 +44,7 @@ def bound(method: Callable[Concatenate[AnyStore, str, P], T]) -> Callable[Concat
 
     @functools.wraps(method)
     def call(self: BoundHandle[AnyStore], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return method(self.store, self.session_id, *args, **kwargs)
+        return method(self._store, self._session_id, *args, **kwargs)
 
     call.__signature__ = _without_session_id(method)  # type: ignore[attr-defined]
     return call

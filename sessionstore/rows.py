@@ -54,8 +54,9 @@ class PreparedMessage(NamedTuple):
 
     def row(self, identity: int, now: str, seed: int = 0) -> tuple[Any, ...]:
         """The whole row, not packed, under the id that it was given. The seed is the store's: see `first_damaged`."""
-        unsigned = (identity, self.kind, self.role, self.text, self.extra, self.facts, self.created_at or now)
-        return (*unsigned, checksum(*unsigned, seed), None)
+        kind, role, text, extra, facts, _, created_at, _, _ = self
+        at = created_at or now
+        return identity, kind, role, text, extra, facts, at, checksum(identity, kind, role, text, extra, facts, at, seed), None
 
 
 def prepare(
@@ -118,6 +119,23 @@ def prepare(
     )
 
 
+def prepare_plain(message: object, *, max_bytes: int, compress_over: int | None = None) -> PreparedMessage | None:
+    """What `prepare` makes of a role and a short text, which nearly every message is; None for any other message.
+
+    Raises:
+        InvalidInputError: The text is refused.
+    """
+    if type(message) is not dict or len(message) != 2:
+        return None
+    role, text = message.get("role"), message.get("content")
+    if type(role) is not str or role not in content.ROLE_SET or type(text) is not str:
+        return None
+    if len(text) > LOOKED_AT or (compress_over is not None and len(text) > compress_over // _LEAST_SHARE):
+        return None
+    checked = inputs.text("content", text, max_bytes=max_bytes)
+    return PreparedMessage(content.MESSAGE_KIND, role, checked, None, None, None, None, role == ANSWERING_ROLE)
+
+
 def chat_message(role: str, text: object, extra: dict[str, Any]) -> dict[str, Any]:
     """The message dict of a role, a content and other keys."""
     if text is not None and not isinstance(text, str | list):
@@ -137,14 +155,19 @@ def first_damaged(rows: Iterable[Sequence[Any]], seed: int = 0) -> Sequence[Any]
     """
     for row in rows:
         identity, kind, role, text, extra, facts, created_at, crc, _ = row
-        # `checksum`, written out: the call would cost as much as the sum.
-        if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed) != crc:
+        # `checksum`, written out: the call would cost as much as the sum. So would None in an f-string.
+        rest = "None" if extra is None else extra
+        noted = "None" if facts is None else facts
+        if crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{rest}\x1f{noted}\x1f{created_at}".encode(), seed) != crc:
             return row
     return None
 
 
 def is_intact(row: Sequence[Any], seed: int) -> bool:
     """Whether an unpacked row is what was written to this store, with blobs or without."""
+    if not isinstance(row[5], str | None):
+        # Damage may have made another type of it.
+        return False
     # Older versions put nothing into blobs: what looks like a row with blobs may be none.
     return _checksum_of(row, row[0], seed) == row[7] or first_damaged((row,), seed) is None
 
@@ -167,7 +190,9 @@ def checksum(
     /,
 ) -> int:
     """A CRC-32 over all that a row stores when it is not packed; inverted for a row that has blobs."""
-    crc = crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{extra}\x1f{facts}\x1f{created_at}".encode(), seed)
+    rest = "None" if extra is None else extra
+    noted = "None" if facts is None else facts
+    crc = crc32(f"{identity}\x1f{kind}\x1f{role}\x1f{text}\x1f{rest}\x1f{noted}\x1f{created_at}".encode(), seed)
     return crc if facts is None or MARK not in facts else crc ^ _ALL_BITS
 
 

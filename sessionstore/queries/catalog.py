@@ -6,6 +6,7 @@ The text of a page's query depends only on which filters are given, so it is com
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any, Final, NamedTuple
@@ -36,12 +37,15 @@ from .statements import (
 )
 
 _CURSOR_VERSION: Final = 1
-_FEW: Final = 1_000
+# A session that is looked up by a tag, and sorted, costs as much as some steps through all of them in the order of change.
+_STEPS_A_LOOKUP: Final = 2.5
 # Sessions that are found by their expiry are looked up here and there, and then sorted: one costs as much as some that are met
 # by going through all. So it pays for a small part of all, and never for very many.
 _PRICE: Final = 8
 _FEW_OVER: Final = range(100, 30_000)
 _UPDATED_AT: Final = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
+_NEWEST_FIRST: Final = (_UPDATED_AT.desc(), SESSIONS.c.session_key.desc())
+_MOST: Final[sa.BindParameter[int]] = sa.bindparam("most")
 TAGS_AS_JSON: Final = json_array_of(
     sa.select(TAGS.c.tag).where(TAGS.c.session_key == SESSIONS.c.session_key).order_by(TAGS.c.tag).correlate(SESSIONS)
 )
@@ -53,13 +57,12 @@ _OVER: Final = {
     "over here": sa.union_all(_SETTLED.where(SESSIONS.c.namespace == sa.bindparam("namespace")), _DUE),
 }
 _PAGE_COLUMNS: Final = (*(as_stored(column) for column in SESSION_COLUMNS), TAGS_AS_JSON)
+_NEWEST_KEY: Final = sa.select(sa.func.max(SESSIONS.c.session_key))
 _COUNT_TAG: Final = sa.select(sa.func.count()).select_from(
-    sa.select(TAGS.c.session_key)
-    .where(TAGS.c.tag == sa.bindparam("tag"))
-    .limit(sa.literal_column(str(_FEW)))
-    .offset(NO_OFFSET)
-    .subquery()
+    sa.select(TAGS.c.session_key).where(TAGS.c.tag == sa.bindparam("tag")).limit(sa.bindparam("most")).offset(NO_OFFSET).subquery()
 )
+# What the indexes in the order of change hold, or begin with.
+_IN_INDEX: Final = frozenset({"namespace", "agent_id", "user_id", "since", "until", "cursor"})
 
 _FIXED_CONDITIONS: Final = {
     "live": sa.and_(HOLDS_NAME, IN_TIME),
@@ -91,7 +94,7 @@ def page(db: Transaction, wanted: SessionFilter, *, limit: int, cursor: str | No
     terms = _terms(wanted, db.now_text)
     if cursor is not None:
         terms.append(_read_cursor(cursor, wanted))
-    few = _rare_tag(db, wanted) or _few_over(db, wanted)
+    few = _rare_tag(db, wanted, limit + 1) or _few_over(db, wanted)
     text, names = _page_query(tuple((term.name, term.detail) for term in terms), few)
     values = {"most": limit + 1, **_values(terms)}
     rows = db.driver.execute(text, [values[name] for name in names]).fetchall()
@@ -224,10 +227,32 @@ def _has_message_with(words: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
 @functools.lru_cache(maxsize=256)
 def _page_query(terms: tuple[tuple[str, str], ...], few: str | None) -> tuple[str, tuple[str, ...]]:
     """The text of a page's query and the names of its parameters."""
-    found = sa.select(*_PAGE_COLUMNS).select_from(_source(few))
-    found = found.where(*(_condition(name, detail) for name, detail in terms))
-    found = found.order_by(_UPDATED_AT.desc(), SESSIONS.c.session_key.desc()).limit(sa.bindparam("most")).offset(NO_OFFSET)
+    if few is not None:
+        found = _page_of_few(terms, few)
+    elif (tag := next((detail for name, detail in terms if name == "tag"), None)) is not None:
+        found = _page_with_tag(terms, tag)
+    else:
+        found = sa.select(*_PAGE_COLUMNS).where(*conditions_of(terms)).order_by(*_NEWEST_FIRST).limit(_MOST).offset(NO_OFFSET)
     return text_of(found), parameters_of(found)
+
+
+def _page_of_few(terms: Iterable[tuple[str, str]], few: str) -> sa.Select[Any]:
+    """The page of sessions that are looked up: only their keys are sorted, and only what is shown is read as a whole."""
+    keys = sa.select(SESSIONS.c.session_key).select_from(_source(few))
+    keys = keys.where(*(_condition(name, detail) for name, detail in terms if detail != few))
+    shown = keys.order_by(*_NEWEST_FIRST).limit(_MOST).offset(NO_OFFSET).subquery("shown")
+    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(shown, SESSIONS, shown.c.session_key == SESSIONS.c.session_key))
+    return found.order_by(*_NEWEST_FIRST)
+
+
+def _page_with_tag(terms: tuple[tuple[str, str], ...], tag: str) -> sa.Select[Any]:
+    """The page of sessions with a common tag: an index is walked in the order of change, and who has the tag is read as a whole."""
+    has_tag = sa.and_(TAGS.c.session_key == SESSIONS.c.session_key, TAGS.c.tag == sa.bindparam(tag))
+    walked = sa.select(SESSIONS.c.session_key, _UPDATED_AT.label("updated_at")).select_from(CrossJoin(SESSIONS, TAGS, has_tag))
+    met = walked.where(*(_condition(name, detail) for name, detail in terms if name in _IN_INDEX)).subquery("met")
+    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(met, SESSIONS, met.c.session_key == SESSIONS.c.session_key))
+    found = found.where(*(_condition(name, detail) for name, detail in terms if detail != tag))
+    return found.order_by(met.c.updated_at.desc(), met.c.session_key.desc()).limit(_MOST).offset(NO_OFFSET)
 
 
 def _source(few: str | None) -> sa.FromClause:
@@ -253,17 +278,25 @@ def _few_over(db: Transaction, wanted: SessionFilter) -> str | None:
     return name if there < most else None
 
 
-def _rare_tag(db: Transaction, wanted: SessionFilter) -> str | None:
-    """The parameter of a tag that few sessions have: these are looked up, where a common tag is met soon by looking at all."""
+def _rare_tag(db: Transaction, wanted: SessionFilter, shown: int) -> str | None:
+    """The parameter of a tag that so few sessions have that these are looked up: a common tag is met soon by looking at all.
+
+    To meet `shown` sessions of n with a tag takes shown / n of all steps, to look these up n times what a look-up costs.
+    """
+    if not wanted.tags:
+        return None
+    newest, count_tag = _tag_queries()
+    sessions_at_most = db.driver.execute(newest).fetchall()[0][0] or 0
+    most = max(shown, math.isqrt(int(shown * sessions_at_most / _STEPS_A_LOOKUP)))
     for index, tag in enumerate(wanted.tags):
-        if db.driver.execute(_count_tag_query(), (tag,)).fetchall()[0][0] < _FEW:
+        if db.driver.execute(count_tag, (tag, most)).fetchall()[0][0] < most:
             return f"tag_{index}"
     return None
 
 
 @functools.cache
-def _count_tag_query() -> str:
-    return text_of(_COUNT_TAG)
+def _tag_queries() -> tuple[str, str]:
+    return text_of(_NEWEST_KEY), text_of(_COUNT_TAG)
 
 
 def _values(terms: Iterable[_Term]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from operator import ge
+from operator import attrgetter, ge
 from typing import Any, Final, NamedTuple
 
 from .. import clock, sql
@@ -27,6 +27,7 @@ _USED_KEYS: Final = (
     "SELECT m.dedupe_key, m.id FROM json_each(:names) e CROSS JOIN messages m ON m.session_key = :key AND m.dedupe_key = e.value"
 )
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_DEDUPE_KEY_OF: Final = attrgetter("dedupe_key")
 
 
 class _Place(NamedTuple):
@@ -42,6 +43,7 @@ class _Place(NamedTuple):
     max_age: float | None
     indexed_seq: int
     search: str
+    has_remote: bool
 
 
 def append(
@@ -70,7 +72,7 @@ def append(
         InvalidInputError: There are values of a user, and the session has none.
         QuotaError: The session has had 16,777,215 messages, or an owner would have too much state.
     """
-    has_keys = any(message.dedupe_key is not None for message in new)
+    has_keys = any(map(_DEDUPE_KEY_OF, new))
     if new and not has_keys and not values:
         return _append(db, namespace, session_id, new, expected_last_seq)
     key, info = sessions.to_change(db, namespace, session_id)
@@ -260,7 +262,8 @@ def _append(
         Message(session_id, row) if message.large is None else Message(session_id, row, message.large.restored)
         for row, message in zip(rows, new, strict=True)
     ]
-    _tell_remote(db, namespace, place, stored)
+    if place.has_remote:
+        _tell_remote(db, namespace, place, stored)
     return stored
 
 
@@ -298,8 +301,6 @@ def _answers_before_asking(new: Sequence[PreparedMessage]) -> bool:
 def _tell_remote(db: Transaction, namespace: str, place: _Place, stored: Sequence[Message]) -> None:
     """Tell the usage and the timing of messages, without a word of theirs unless the remote is to have the messages, too."""
     wanted = subscription.current(db)
-    if wanted.url is None:
-        return
     tell = events.message_told if wanted.sync_messages else events.message_figures
     if told := [message for message in stored if wanted.sync_messages or message.has_figures]:
         began_at = clock.from_text(place.created_at)

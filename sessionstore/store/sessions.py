@@ -21,6 +21,7 @@ from ..arguments import (
     several,
 )
 from ..content import decoded
+from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..values import EXPIRED_STATUS, EndStatus, Page, SessionInfo
 from ..values.receipts import DeleteReceipt
@@ -233,10 +234,10 @@ class SessionCalls(Calls):
         if (session_ids is None) == wanted.chooses_all:
             raise InvalidInputError("session_ids", "give either ids or at least one filter")
         if session_ids is None:
-            return self._write(lambda db: queries.changes.delete_filtered(db, wanted, dry_run=only_tell))
+            return self._write(Freeing(lambda db: queries.changes.delete_filtered(db, wanted, dry_run=only_tell)))
         given = (session_ids,) if isinstance(session_ids, str) else several("session_ids", session_ids)
         ids = tuple(inputs.identifier("session_ids", one) for one in given)
-        return self._write(lambda db: queries.changes.delete(db, namespace, ids, dry_run=only_tell))
+        return self._write(Freeing(lambda db: queries.changes.delete(db, namespace, ids, dry_run=only_tell)))
 
     def _archive_part(self, session_id: str, archived: bool, after: int) -> SessionInfo | int:
         namespace, over = self.namespace, self._settings.compress_over

@@ -457,6 +457,54 @@ def test_pages_of_expired_sessions_are_the_same_whether_these_are_few_or_many(
     assert [found(**each) for each in filters] == few
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"agent_id": "a"}, {"user_id": None}, {"tag": ["odd"]}, {"status": "expired"}, {"metadata": {"n": 1}}, {"archived": True}],
+    ids=str,
+)
+def test_pages_by_a_tag_are_the_same_whether_few_or_many_have_it(
+    store: SessionStore, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any]
+) -> None:
+    """Few are looked up by their tag; of many, those that changed last are met by going through all."""
+    store.in_namespace("other").create("foreign", tags=["t", "odd"])
+    for number in range(40):
+        tags = ["odd"] * (number % 2) + ["t"] * (number % 3 > 0)
+        owner = {"agent_id": "a"} if number % 5 else {"user_id": "u"}
+        store.create(f"s{number}", tags=tags, metadata={"n": number % 4}, ttl=60 if number < 10 else 600, **owner)
+        if number % 7 == 0:
+            store.archive(f"s{number}")
+        frozen.go(number % 2)
+    frozen.go(50)
+    wanted = {**filters, "tag": ["t", *filters.get("tag", [])]}
+
+    def pages() -> list[list[str]]:
+        found, cursor = [], None
+        while True:
+            page = store.list(limit=3, cursor=cursor, **wanted)
+            found.append(ids(page))
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    looked_up = pages()
+    assert sum(map(len, looked_up)) == store.count(**wanted) == len({each for page in looked_up for each in page}) > 0
+    monkeypatch.setattr(catalog, "_rare_tag", lambda *_: None)
+    assert pages() == looked_up
+
+
+@pytest.mark.parametrize(("filters", "index"), [({}, "updated"), ({"agent_id": "a"}, "agent"), ({"user_id": "u"}, "user")])
+def test_a_page_by_a_common_tag_walks_an_index_in_the_order_of_change(
+    store: SessionStore, filters: dict[str, Any], index: str
+) -> None:
+    wanted = session_filter("", tag="t", archived=False, **filters)
+    shape, _ = catalog.shape_of(wanted, "2026-01-01")
+    text, names = catalog._page_query(shape, None)
+    plan = store._read(lambda db: db.driver.execute("EXPLAIN QUERY PLAN " + text, ["2026-01-01"] * len(names)).fetchall())
+    steps = [row[-1] for row in plan]
+    assert f"USING COVERING INDEX ix_sessions_{index}" in steps[0]
+    assert not any("TEMP B-TREE" in step for step in steps)
+
+
 @pytest.mark.parametrize("few", catalog._OVER)
 def test_few_expired_sessions_are_found_by_their_indexes(store: SessionStore, few: str) -> None:
     terms = (("expired", ""), *((("namespace", ""),) if few == "over here" else ()))

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sessionstore import InvalidInputError, clock
-from sessionstore.rows import chat_message, first_damaged, prepare
+from sessionstore.rows import chat_message, first_damaged, prepare, prepare_plain
 from sessionstore.values import Message
 
 NAMES = ("id", "kind", "role", "text", "extra", "facts", "created_at", "crc")
@@ -152,3 +152,47 @@ def test_a_chat_message_is_a_role_and_a_content() -> None:
     for content in (5, b"x", {"text": "x"}, ("x",)):
         with pytest.raises(InvalidInputError, match=r"^content"):
             chat_message("user", content, {})
+
+
+NEARLY_PLAIN: list[object] = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": ""},
+    {"role": "tool", "content": "Größe \U0001f600 \0"},
+    {"content": "the other way round", "role": "developer"},
+    {"role": "user", "content": "x" * 70_000},
+    {"role": "user", "content": "x" * 300},
+    {"role": "user", "content": None},
+    {"role": "user", "content": ["a part"]},
+    {"role": "user", "content": "Hello", "name": "ann"},
+    {"role": "user", "name": "ann"},
+    {"type": "note", "content": "Hello"},
+    {"role": "user"},
+]
+
+
+@pytest.mark.parametrize("message", NEARLY_PLAIN, ids=lambda message: str(message)[:40])
+@pytest.mark.parametrize("compress_over", [None, 1_000, 100_000])
+def test_a_plain_message_is_prepared_as_any_other(message: object, compress_over: int | None) -> None:
+    limits = {"max_bytes": 1_000_000, "compress_over": compress_over}
+    assert prepare_plain(message, **limits) in (None, prepare(message, **limits))  # type: ignore[arg-type]
+
+
+def test_a_role_and_a_short_text_are_plain() -> None:
+    assert prepare_plain({"role": "user", "content": "Hello"}, max_bytes=100) is not None
+
+
+@pytest.mark.parametrize("content", ["\ud800", "x" * 101, "ä" * 51])
+def test_a_plain_message_is_refused_as_any_other(content: str) -> None:
+    said = {"role": "user", "content": content}
+    with pytest.raises(InvalidInputError) as plain:
+        prepare_plain(said, max_bytes=100)
+    with pytest.raises(InvalidInputError) as any_other:
+        prepare(said, max_bytes=100)
+    assert str(plain.value) == str(any_other.value)
+
+
+@pytest.mark.parametrize(
+    "message", [None, "text", 1, [], {"role": "King", "content": "x"}, {"role": ["user"], "content": "x"}], ids=str
+)
+def test_what_is_no_message_is_not_plain(message: object) -> None:
+    assert prepare_plain(message, max_bytes=100) is None

@@ -26,6 +26,7 @@ from sessionstore import (
     clock,
 )
 from sessionstore.arguments import UNSET
+from sessionstore.queries import sessions
 from sessionstore.rows import prepare
 from sessionstore.values import MAX_SEQ
 
@@ -275,3 +276,18 @@ def test_seven_fractional_digits_are_cut_to_six() -> None:
     assert datetime.fromisoformat("2024-02-29T12:00:00.1234567+00:00") == NOW
     with pytest.raises(InvalidInputError):
         message(created_at="2024-02-29T12:00:00.1234567+00:00")
+
+
+def test_each_column_of_a_session_becomes_the_attribute_of_its_name() -> None:
+    at = [NOW + timedelta(minutes=number) for number in range(5)]
+    row = (
+        11, "ns", "id", "user", "agent", "title", "failed", 1, '{"a":1}', 2, 3, 5, 4, "error", *map(clock.to_text, at),
+        60, 3600, 1, "feedback", 9, clock.to_text(NOW), 7, 6, 2, 1,
+    )  # fmt: skip
+    created_at, updated_at, ended_at, archived_at, expires_at = at
+    assert sessions.info(row, ("t",)) == SessionInfo(
+        namespace="ns", session_id="id", user_id="user", agent_id="agent", title="title", status="failed", pinned=True, tags=("t",),
+        metadata={"a": 1}, version=2, message_count=3, last_seq=4, quality_score=4, error="error", created_at=created_at,
+        updated_at=updated_at, ended_at=ended_at, archived_at=archived_at, expires_at=expires_at, ttl=60.0, max_age=3600.0,
+        tracked=True, feedback="feedback", reported_message_count=9, forked_at=6,
+    )  # fmt: skip
