@@ -52,6 +52,7 @@ from .problems import Problem
 
 ASSUMED: Final = "time_zone_assumed"
 _KEYLESS: Final = "sha256:"
+_IDENTITIES: Final = {kind: path.encode() + b"\n" for kind, path in PATHS.items()}
 _FIGURES: Final[dict[str, Any]] = {
     "model": str,
     "finish_reason": str,
@@ -107,8 +108,7 @@ def single(post: Post) -> Arrival:
     Raises:
         Problem: Its body is not as it should be.
     """
-    path = PATHS[post.kind].encode()
-    identity = path + b"\n" + post.raw
+    identity = _IDENTITIES[post.kind] + post.raw
     key = post.key
     if key is None:
         # Equal bodies of two sources are two events.
@@ -117,7 +117,7 @@ def single(post: Post) -> Arrival:
     namespace = namespace_of(post.tenant, post.source, post.namespace)
     try:
         body = json_of(post.raw)
-        return Arrival(key, _digest(PATHS[post.kind], body), namespace, content_of(post.kind, body))
+        return Arrival(key, _digest(post.kind, body), namespace, content_of(post.kind, body))
     except ValidationError as error:
         reason, field = told(error)
         raise Problem(422, "invalid_body", reason, field=field) from None
@@ -193,12 +193,12 @@ def _arrival(tenant: str, source: str, event: dict[str, Any], places: dict[str, 
     if namespace is None:
         namespace = places[given] = namespace_of(tenant, source, given)
     content = content_of(kind, body)
-    return Arrival(event["key"], _digest(path, body), namespace, content)
+    return Arrival(event["key"], _digest(kind, body), namespace, content)
 
 
-def _digest(path: str, body: object) -> bytes:
+def _digest(kind: str, body: object) -> bytes:
     """What tells two events of one key apart: their path and what their bodies say, alone or in a batch."""
-    return hashlib.sha256(path.encode() + b"\n" + to_json(body)).digest()
+    return hashlib.sha256(_IDENTITIES[kind] + to_json(body)).digest()
 
 
 def _noted(known: dict[str, Any] | None, *moments: Moment | None) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def _plain_figures(given: dict[str, Any], attributes: dict[str, Any]) -> Figures
         if type(value) is not kind or not (value if kind is str else 0 <= value <= inputs.MAX_INTEGER):
             return None
         facts[name] = known_identifier(value) if kind is str else value
-    at, began_at = bodies.moment(instant), None if begun is None else bodies.moment(begun)
+    at, began_at = bodies.moment(instant), None if begun is None else bodies.known_moment(begun)
     if at.zone is not None or (began_at is not None and began_at.zone is not None):
         return None
     return _figures(known_identifier(session_id), known_identifier(agent_id), seq, role, facts, at.text, _text(began_at))

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 from ..values import AGENT_STATUSES, MAX_SEQ
 
 _LONGEST_INSTANT: Final = 64
+_UTC: Final = "+00:00"
 _OWN_FORM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00")
 _ROLE_WORDS = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _STATUS_WORDS = Literal["active", "idle", "busy", "error", "offline", "initializing"]
@@ -41,6 +42,17 @@ def moment(value: object) -> Moment:
     except (ValueError, OverflowError, OSError):
         raise ValueError("must be an ISO 8601 time of the years 1 to 9999") from None
     return Moment(text, None if told.tzinfo is not None else aware.isoformat()[-6:])
+
+
+@functools.lru_cache(maxsize=1024)
+def _moment_of_text(value: str) -> Moment:
+    return moment(value)
+
+
+def known_moment(value: object) -> Moment:
+    """As `moment`, for the beginnings of sessions: each comes with every message of its session."""
+    # The machine's own time zone changes with the seasons, and what has none would be kept with the old one.
+    return _moment_of_text(value) if isinstance(value, str) and value.endswith(_UTC) else moment(value)
 
 
 @functools.lru_cache(maxsize=8192)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..queries.deliveries import Outlook
 
 _CLAIMED_ALONE: Final = 50
+_ASKED_IN_DOUBT: Final = 3
 _SERVER_ERROR: Final = "HTTP 5"
 _RELEASE_SECONDS: Final = 5.0
 _NOTHING: Final = Request(CAPABILITIES_PATH, b"", {}, (), True)
@@ -54,7 +55,6 @@ class Sender:
         self._courier = Courier(remote, transport=transport)
         self._lease = lease_for(remote.timeout)
         self._known: Remembered | None = None
-        self._believes_pages = False
         self._pace = Pace()
         self._counts = _Counts()
         self._key_pause = KeyPause()
@@ -81,14 +81,11 @@ class Sender:
         if not outlook.pending:
             return
         try:
-            if self._known is None:
-                if outlook.failures and (outlook.last_error or "").startswith(_SERVER_ERROR):
-                    self._pace.go_on_after(outlook.failures)
-                await self._get_to_know(outlook)
-            if self._known is not None:
-                self._known.sent = max(self._known.sent, outlook.sent)
-                await self._work_together(self._known)
-                self._ask_again_in_doubt()
+            await self._send_what_can_be(outlook)
+            if self._known is not None and self._known.is_doubtful and self._may_go_on():
+                # What could be sent without knowing who answered is. What else there is must not wait for another pass: each drain
+                # of a program would begin with the same doubt.
+                await self._send_what_can_be(outlook)
         except AuthError as error:
             await self._note(Trouble(str(error), paused="auth"))
 
@@ -129,10 +126,24 @@ class Sender:
             self._key_pause.cut_short()
         return is_new
 
-    async def _get_to_know(self, outlook: Outlook) -> None:
-        """Ask what the remote can do. An answer that says nothing is that of a plain backend; no answer is trouble."""
-        self._counts.requests += 1
-        answer = await self._courier.get(CAPABILITIES_PATH)
+    async def _send_what_can_be(self, outlook: Outlook) -> None:
+        before = self._known
+        if before is None or before.is_doubtful or before.is_believed:
+            self._known = None
+            if outlook.failures and (outlook.last_error or "").startswith(_SERVER_ERROR):
+                self._pace.go_on_after(outlook.failures)
+            await self._get_to_know(outlook, before)
+        if self._known is not None:
+            self._known.sent = max(self._known.sent, outlook.sent)
+            await self._work_together(self._known)
+
+    async def _get_to_know(self, outlook: Outlook, before: Remembered | None) -> None:
+        """Ask what the remote can do. An answer that says nothing is that of a plain backend; no answer is trouble.
+
+        A page may be that of a hotel's network. Where one answered before, and does so each time, it is believed to be the
+        remote's own; a pass later it is.
+        """
+        answer = await self._answer_about_itself(1 if before is None else _ASKED_IN_DOUBT)
         capabilities = _capabilities(answer)
         if capabilities is None:
             await self._note(_trouble(judge(answer, _NOTHING, clock.utc_now()), self._remote))
@@ -142,15 +153,20 @@ class Sender:
             source=outlook.source,
             base=self._remote.retry_delay,
             compressed=not self._remote.is_here,
-            sent=outlook.sent,
-            is_doubtful=not self._believes_pages and isinstance(answer, Answer) and _is_page(answer),
+            sent=outlook.sent if before is None else before.sent,
+            is_doubtful=before is None and _is_page(answer),
+            is_believed=before is not None and before.is_doubtful and _is_page(answer),
             pace=self._pace,
         )
 
-    def _ask_again_in_doubt(self) -> None:
-        """After events were taken by who answered with a page: if it does so again, the page is the remote's own."""
-        if self._known is not None and self._known.is_doubtful and self._counts.sent:
-            self._known, self._believes_pages = None, True
+    async def _answer_about_itself(self, times: int) -> Answer | Failure:
+        """The remote's first answer that is no page, or a page if it answers with one each time."""
+        while True:
+            self._counts.requests += 1
+            answer = await self._courier.get(CAPABILITIES_PATH)
+            times -= 1
+            if not times or not _is_page(answer):
+                return answer
 
     async def _work_together(self, known: Remembered) -> None:
         self._workers = 1
@@ -219,7 +235,8 @@ class Sender:
         if not over:
             settlement = delivery.finish()
             self._count(settlement)
-        if self._trouble is not None or settlement.trouble is not None or not self._may_go_on():
+        # In doubt nothing is decided of what was not sent: the next claim would find it again.
+        if self._trouble is not None or settlement.trouble is not None or known.is_doubtful or not self._may_go_on():
             await self._settle(settlement)
             return claim.without_events()
         return await self._settled_and_claimed(settlement, known)
@@ -291,9 +308,9 @@ def _capabilities(answer: Answer | Failure) -> Capabilities | None:
     return PLAIN if (400 <= answer.status < 500 and answer.status not in _NOT_AN_ANSWER) or answer.status == 501 else None
 
 
-def _is_page(answer: Answer) -> bool:
+def _is_page(answer: Answer | Failure) -> bool:
     """Whether an answer is neither an error nor JSON."""
-    return 200 <= answer.status < 300 and (answer.body is None or not is_json(answer.body))
+    return isinstance(answer, Answer) and 200 <= answer.status < 300 and (answer.body is None or not is_json(answer.body))
 
 
 # Whoever says this says nothing about what there is.

@@ -15,7 +15,7 @@ from typing import Final
 from .. import clock, sql
 from ..database.transaction import Transaction
 from ..remote.backoff import LONGEST_WAIT
-from ..remote.settlement import Place, QueuedEvent, Settlement, Trouble
+from ..remote.settlement import PLACE_OF, Place, QueuedEvent, Settlement, Trouble
 from . import subscription
 
 _MAX_ERROR_CHARS: Final = 200
@@ -110,7 +110,7 @@ def claim(
             break
         found.append(event)
     until = clock.to_text(db.now + lease)
-    db.driver.executemany(sql.HOLD_STREAM, [(*stream, token, until) for stream in {event.place for event in found}])
+    db.driver.executemany(sql.HOLD_STREAM, [(*stream, token, until) for stream in set(map(PLACE_OF, found))])
     return found
 
 
@@ -118,12 +118,14 @@ def settle(db: Transaction, settlement: Settlement) -> int:
     """Store what became of events whose streams are still held with the token; of the others somebody else has taken care.
 
     Returns:
-        How many of them were somebody else's by now.
+        How many of them were somebody else's by now, or are gone: what was purged after its lease counts as that, not as sent, too.
     """
     ours = settlement.of_streams(held(db, settlement.token))
-    db.driver.executemany(sql.DELETE_EVENT, [(event.id,) for event in ours.sent])
+    gone = 0
     if ours.sent:
-        db.driver.execute(sql.COUNT_SENT, (len(ours.sent), db.now_text))
+        left = db.driver.execute(sql.DELETE_EVENTS, (json.dumps([event.id for event in ours.sent]),)).rowcount
+        gone = len(ours.sent) - left
+        db.driver.execute(sql.COUNT_SENT, (left, db.now_text))
     for refusal in ours.refused:
         event, dead = refusal.event, refusal.is_last
         next_at = None if dead else clock.to_text(db.now + refusal.wait)
@@ -138,7 +140,7 @@ def settle(db: Transaction, settlement: Settlement) -> int:
         db.driver.execute(sql.FREE_STREAMS, (settlement.token,))
     if ours.trouble is not None:
         note_trouble(db, ours.trouble)
-    return settlement.size - ours.size
+    return settlement.size - ours.size + gone
 
 
 def settle_and_claim(
@@ -157,6 +159,11 @@ def held(db: Transaction, token: str) -> frozenset[Place]:
 def release(db: Transaction, token: str) -> None:
     """Let go of what is held with a token."""
     db.driver.execute(sql.FREE_STREAMS, (token,))
+
+
+def is_told_everything(db: Transaction) -> bool:
+    """Whether there is a remote, and no event waits for it."""
+    return not db.driver.execute(sql.PEEK_PENDING).fetchall() and subscription.is_wanted(db)
 
 
 def any_up_to(db: Transaction, newest: int) -> bool:

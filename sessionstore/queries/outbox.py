@@ -35,7 +35,7 @@ def enqueue(db: Transaction, events: Iterable[Event]) -> None:
     Raises:
         QuotaError: The outbox is full, a figure is among the events, and the store was told to raise then.
     """
-    rows = [_row(event, db.now_text) for event in events]
+    rows = [_row(db, event) for event in events]
     if kept := _within_quota(db, rows) if rows else rows:
         db.driver.executemany(sql.INSERT_EVENT, kept)
         db.enqueued = True
@@ -55,10 +55,12 @@ def count_dropped(db: Transaction, number: int) -> None:
         log(logging.WARNING, "outbox_dropped", "the outbox is full; figures were dropped", events=number)
 
 
-def _row(event: Event, now: str) -> tuple[Any, ...]:
+def _row(db: Transaction, event: Event) -> tuple[Any, ...]:
     body, size = encoded(event.body)
-    return (clock.new_key(), event.stream, event.kind, event.namespace, body, _PENDING, 0, clock.to_text(event.occurred_at), now,
-            size)  # fmt: skip
+    now = db.now_text
+    # Most tell of the present.
+    occurred_at = now if event.occurred_at is db.now else clock.to_text(event.occurred_at)
+    return (clock.new_key(), event.stream, event.kind, event.namespace, body, _PENDING, 0, occurred_at, now, size)
 
 
 def _within_quota(db: Transaction, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

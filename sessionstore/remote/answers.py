@@ -17,6 +17,7 @@ from .requests import Request
 _MAX_MESSAGE_CHARS: Final = 150
 _STORED: Final = ("stored", "duplicate")
 _REJECTED: Final = "rejected"
+_NO_RESULT: Final[dict[str, Any]] = {}
 
 
 class Answer(NamedTuple):
@@ -145,25 +146,28 @@ def _acknowledged(answer: Answer, request: Request) -> Verdict:
 def _marked(answer: Answer, request: Request) -> Verdict:
     """A batch is acknowledged event by event; what is not named was not received."""
     results = _results(answer)
-    keys = {each.event.key for each in request.items}
-    stored = {key for key, (status, _) in results.items() if status in _STORED} & keys
-    refused = {key: error for key, (status, error) in results.items() if status == _REJECTED and key in keys}
-    if not stored and not refused:
+    refused: dict[str, str] = {}
+    unmarked: list[str] = []
+    for each in request.items:
+        key = each.event.key
+        result = results.get(key, _NO_RESULT)
+        status = result.get("status")
+        if status == _REJECTED:
+            refused[key] = _shortened(result.get("error"), answer.key)
+        elif status not in _STORED:
+            unmarked.append(key)
+    if len(unmarked) == len(request.items):
         return Verdict(Meaning.SERVER_ERROR, f"HTTP {answer.status} names none of the events", answer.status)
-    unmarked = frozenset(keys - stored - refused.keys())
-    return Verdict(Meaning.DELIVERED, status=answer.status, refused=refused, unmarked=unmarked)
+    return Verdict(Meaning.DELIVERED, status=answer.status, refused=refused, unmarked=frozenset(unmarked))
 
 
-def _results(answer: Answer) -> dict[str, tuple[Any, str]]:
+def _results(answer: Answer) -> dict[str, dict[str, Any]]:
+    """What is said of each key."""
     said = _parsed(answer.body)
     listed = said.get("results") if isinstance(said, dict) else None
     if not isinstance(listed, list):
         return {}
-    return {
-        each["key"]: (each.get("status"), _shortened(each.get("error"), answer.key))
-        for each in listed
-        if isinstance(each, dict) and isinstance(each.get("key"), str)
-    }
+    return {each["key"]: each for each in listed if isinstance(each, dict) and isinstance(each.get("key"), str)}
 
 
 def _message(answer: Answer) -> str:

@@ -18,7 +18,7 @@ from .capabilities import Capabilities
 from .events import CONVERSATION_ENDED, CONVERSATION_EXPIRED, CONVERSATION_STARTED
 from .pace import Pace
 from .requests import Item, Request, has_agent, item, parts, request
-from .settlement import Pause, Place, QueuedEvent, Refusal, Settlement, Trouble
+from .settlement import PLACE_OF, Pause, Place, QueuedEvent, Refusal, Settlement, Trouble
 
 _OF_CONVERSATIONS: Final = (CONVERSATION_STARTED, CONVERSATION_ENDED, CONVERSATION_EXPIRED)
 PAUSES: Final[dict[Meaning, Pause]] = {
@@ -46,6 +46,8 @@ class Remembered:
         confirmed: Whether it took one since it was asked what it can do. Until then a gateway may have answered in its place, or
             it is the wrong remote, and nothing is given up.
         is_doubtful: Whether a page answered when it was asked, which may be that of a hotel's network; it is to be asked again.
+            Until then nothing is decided of what a plain backend does not take, and nothing overtakes that.
+        is_believed: Whether a page answered again. What a plain backend takes is sent, but nothing is given up in this pass.
         taken_kinds: The kinds that it took one of.
         taken_at: When it took one last.
         missing_kinds: The kinds that it has no endpoint for.
@@ -59,6 +61,7 @@ class Remembered:
     sent: int
     confirmed: bool = False
     is_doubtful: bool = False
+    is_believed: bool = False
     taken_kinds: set[str] = field(default_factory=set)
     taken_at: datetime | None = None
     missing_kinds: set[str] = field(default_factory=set)
@@ -79,6 +82,7 @@ class Delivery:
         self._is_likely: set[str] = set()
         self._blocked: set[Place] = set()
         self._too_large: int | None = None
+        self._places = frozenset(map(PLACE_OF, events))
         items = [item(event) for event in _by_stream(events)]
         self._parts = deque(parts(items, remembered.capabilities, remembered.pace.events))
         self._request: Request | None = None
@@ -124,7 +128,7 @@ class Delivery:
 
     def keep_to(self, held: Collection[Place]) -> None:
         """Send nothing more of streams that the claim has lost: what is erased is not to be told any more."""
-        self._blocked |= {each.event.place for part in self._parts for each in part if each.event.place not in held}
+        self._blocked |= self._places.difference(held)
 
     def finish(self) -> Settlement:
         """The last settlement: what was decided without a request, and the end of the claim."""
@@ -134,7 +138,7 @@ class Delivery:
     def _is_wanted(self, one: Item) -> bool:
         """Whether an event is to be sent. Of one that this remote does not take it is decided later what becomes of it."""
         event = one.event
-        if event.place in self._blocked:
+        if self._blocked and event.place in self._blocked:
             return False
         if event.kind in self._doubted:
             self._doubted[event.kind].append(one)
@@ -147,18 +151,25 @@ class Delivery:
             reason = f"{UNSUPPORTED}: the remote takes no conversation without an agent"
         if reason is None:
             return True
+        if known.is_doubtful:
+            # The remote may take it after all: then what comes after it in its stream must not be there before it.
+            self._blocked.add(event.place)
+            return False
         self._unsupported.append(Refusal(event, None, reason, counts=False, final=True))
         return False
 
     def _delivered(self, items: Sequence[Item], verdict: Verdict) -> Settlement:
         known = self._remembered
-        known.confirmed = not known.is_doubtful
+        known.confirmed = not (known.is_doubtful or known.is_believed)
         known.pace.speed_up()
         sent: list[QueuedEvent] = []
         refused: list[Refusal] = []
+        all_sent = not verdict.refused and not verdict.unmarked
         for each in items:
             event = each.event
-            if event.key in verdict.refused:
+            if all_sent:
+                sent.append(event)
+            elif event.key in verdict.refused:
                 error = f"rejected: {verdict.refused[event.key]}"
                 refused.append(self._refusal(event, verdict._replace(error=error)))
             elif event.key in verdict.unmarked:
@@ -261,7 +272,7 @@ class Delivery:
         return backoff(attempts + 1, base=self._remembered.base)
 
     def _settled(self, *refused: Refusal, sent: Sequence[QueuedEvent] = (), trouble: Trouble | None = None) -> Settlement:
-        if not self._parts and self._doubted and not self._remembered.confirmed:
+        if not self._parts and self._doubted and not self._remembered.confirmed and not self._remembered.is_doubtful:
             # Perhaps nothing is there but a web server.
             error = "HTTP 404 for every kind of event; is the address of the remote right?"
             trouble = trouble or Trouble(error, 404, "config", base=self._remembered.base)
@@ -281,7 +292,8 @@ class Delivery:
         """What becomes of the events that the remote has no use for.
 
         They are given up as soon as it has taken any other one, so that it is known who said so; at the end of the claim they
-        wait. What came after them in their streams was sent, for they are never to be sent to this remote.
+        wait. What came after them in their streams was sent, for they are never to be sent to this remote. In doubt whether it
+        answered at all nothing is decided.
         """
         is_sure = self._remembered.confirmed
         if not is_sure and self._parts:
@@ -291,9 +303,9 @@ class Delivery:
                 self._give_up_kind(kind)
         waiting, self._unsupported = self._unsupported, []
         doubted = [] if self._parts else [each.event for items in self._doubted.values() for each in items]
-        if has_trouble:
+        if has_trouble or self._remembered.is_doubtful:
             return waiting if is_sure else []
-        wait = self._backoff(0) if self._remembered.is_doubtful else pause(1)
+        wait = short_wait() if self._remembered.is_believed else pause(1)
         decided = waiting if is_sure else [each._replace(final=False, wait=wait) for each in waiting]
         return decided + [Refusal(event, _NOT_FOUND, _NO_ENDPOINT_YET, wait, counts=False) for event in doubted]
 
@@ -301,6 +313,6 @@ class Delivery:
 def _by_stream(events: Sequence[QueuedEvent]) -> list[QueuedEvent]:
     """The events of a stream beside each other, in their order; streams by their oldest events."""
     streams: dict[Place, list[QueuedEvent]] = {}
-    for event in events:
-        streams.setdefault(event.place, []).append(event)
+    for event, place in zip(events, map(PLACE_OF, events), strict=True):
+        streams.setdefault(place, []).append(event)
     return [event for stream in streams.values() for event in stream]

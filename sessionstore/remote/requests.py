@@ -51,10 +51,10 @@ class Request(NamedTuple):
 
 def item(event: QueuedEvent) -> Item:
     """An event as it stands in a batch; its body is passed on as it was frozen."""
-    date, time = event.occurred_at.split(" ")
+    at = event.occurred_at
     # Of these only the namespace can hold what JSON writes in another way.
     fields = f'"key":"{event.key}","kind":"{event.kind}","namespace":{_quoted(event.namespace)}'
-    text = f'{{{fields},"occurred_at":"{date}T{time}+00:00","path":"{PATHS[event.kind]}","body":{event.body}}}'
+    text = f'{{{fields},"occurred_at":"{at[:10]}T{at[11:]}+00:00","path":"{PATHS[event.kind]}","body":{event.body}}}'
     return Item(event, text.encode())
 
 

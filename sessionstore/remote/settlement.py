@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 from .backoff import LONGEST_WAIT, backoff, pause
@@ -42,6 +43,10 @@ class QueuedEvent(NamedTuple):
     def place(self) -> Place:
         """Its stream; events of one place are delivered in order."""
         return self.namespace, self.stream
+
+
+# The same, for very many events.
+PLACE_OF: Final[Callable[[QueuedEvent], Place]] = attrgetter("namespace", "stream")
 
 
 class Refusal(NamedTuple):
@@ -125,5 +130,7 @@ class Settlement:
 
     def of_streams(self, places: Collection[tuple[str, ...]]) -> Settlement:
         """The part of it that is about some streams."""
+        if not self.refused and all(place in places for place in set(map(PLACE_OF, self.sent))):
+            return self
         sent = tuple(event for event in self.sent if event.place in places)
         return replace(self, sent=sent, refused=tuple(each for each in self.refused if each.event.place in places))

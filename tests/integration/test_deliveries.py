@@ -121,6 +121,7 @@ def test_a_hold_ends_by_itself(told: SessionStore, frozen: FrozenClock) -> None:
     assert streams(claim(told, "next")) == ["a", "b"]
 
 
+@pytest.mark.fault("F5")
 def test_who_lost_a_hold_changes_nothing_any_more(told: SessionStore, store_path: Path, frozen: FrozenClock) -> None:
     enqueue(told, "a", "b", "c")
     late = claim(told, "late")
@@ -134,6 +135,20 @@ def test_who_lost_a_hold_changes_nothing_any_more(told: SessionStore, store_path
     assert told.outbox.stats().sent == 2
 
 
+@pytest.mark.fault("F38")
+def test_what_was_purged_before_a_late_sender_was_answered_counts_once(told: SessionStore, frozen: FrozenClock) -> None:
+    enqueue(told, "a", "b")
+    late = claim(told, "late")
+    frozen.go(LEASE + timedelta(seconds=1))
+    assert told.outbox.purge(state="pending", older_than=1) == 2
+    enqueue(told, "c")
+    (c,) = claim(told, "late")
+    assert settle(told, "late", [*late, c]) == 2
+    stats = told.outbox.stats()
+    assert (stats.sent, stats.dropped, stats.pending) == (1, 2, 0)
+
+
+@pytest.mark.fault("F5")
 def test_who_was_late_but_alone_settles_all_the_same(told: SessionStore, frozen: FrozenClock) -> None:
     enqueue(told, "a")
     claimed = claim(told, "t")
@@ -301,6 +316,7 @@ def test_leases_and_waits_are_told_apart(told: SessionStore, frozen: FrozenClock
 # Clocks.
 
 
+@pytest.mark.fault("F32")
 def test_a_clock_that_was_years_ahead_holds_nothing_longer_than_an_hour(told: SessionStore, frozen: FrozenClock) -> None:
     enqueue(told, "a", "b", "c")
     frozen.go(days=3_650)
@@ -314,6 +330,7 @@ def test_a_clock_that_was_years_ahead_holds_nothing_longer_than_an_hour(told: Se
     assert settle(told, "ahead", [b]) == 1
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize("jump", [timedelta(minutes=-5), timedelta(hours=-25), timedelta(days=-3_650), timedelta(days=3_650)])
 def test_however_the_clock_is_set_a_hold_is_over_within_the_hour(told: SessionStore, frozen: FrozenClock, jump: timedelta) -> None:
     enqueue(told, "a", "b")
@@ -325,6 +342,7 @@ def test_however_the_clock_is_set_a_hold_is_over_within_the_hour(told: SessionSt
     assert {*got, *streams(claim(told, "later"))} == {"a", "b"}
 
 
+@pytest.mark.fault("F32")
 def test_a_pause_from_a_clock_that_was_ahead_is_over(told: SessionStore, frozen: FrozenClock) -> None:
     frozen.go(days=3_650)
     told._note_trouble(Trouble("HTTP 401", 401, "auth"))
@@ -383,6 +401,7 @@ def test_what_is_there_now_can_be_waited_for(told: SessionStore) -> None:
     assert not told._any_up_to(newest)
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("durability", ["normal", "full"])
 def test_a_claim_is_on_disk_before_anything_is_sent(
     store_path: Path, new_file: Path, monkeypatch: pytest.MonkeyPatch, durability: Any

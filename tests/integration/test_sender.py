@@ -29,6 +29,7 @@ from sessionstore.remote.events import (
     CONVERSATION_ENDED,
     CONVERSATION_EXPIRED,
     CONVERSATION_STARTED,
+    ERASE,
     METRIC,
     Event,
     session_stream,
@@ -129,6 +130,18 @@ async def test_all_that_waits_is_delivered_in_batches(both: AsyncSessionStore) -
     assert {each.headers["authorization"] for each in server.requests} == {f"Bearer {CANARY}"}
 
 
+async def test_a_drain_that_finds_nothing_starts_neither_a_thread_nor_a_client(
+    told: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a client was made")
+
+    monkeypatch.setattr(Courier, "__init__", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert told.drain() == sessionstore.DrainReceipt()
+    assert told.flush() is True
+
+
 async def test_the_remote_is_asked_once_what_it_can_do(both: AsyncSessionStore) -> None:
     server = Server()
     async with Sender(both, remote(), transport=server.transport) as sender:
@@ -180,6 +193,83 @@ async def test_a_gateway_that_answers_for_a_while_makes_no_dead_letters(
     stats = await both.outbox.stats()
     assert (stats.pending, stats.dead) == (3 * len(kinds), 0)
     await sender.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (CONVERSATION_STARTED, METRIC, CONVERSATION_ENDED),
+        (METRIC, CONVERSATION_ENDED),
+        (METRIC, AGENT_ACTIVITY, CONVERSATION_ENDED),
+    ],
+    ids=["first", "not first", "not first, and an endpoint is missing"],
+)
+async def test_a_plain_backend_that_answers_with_a_page_is_told_what_it_takes_by_one_drain(
+    both: AsyncSessionStore, kinds: tuple[str, ...]
+) -> None:
+    """Each drain of a program begins anew: none may leave to the next one what it cannot know either."""
+    server = Server(plain=True)
+
+    def page_or_acknowledgement(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, text="<html>")
+        return httpx.Response(404) if request.url.path.endswith("/activity") else httpx.Response(200, json={})
+
+    server.reply = page_or_acknowledgement
+    if AGENT_ACTIVITY in kinds:
+        enqueue(both, AGENT_ACTIVITY, stream="another")
+    for kind in kinds:
+        enqueue(both, kind, stream="s")
+    async with Sender(both, remote(), transport=server.transport) as sender:
+        await sender.send_all()
+        receipt = await sender.receipt()
+    assert receipt.sent == sum(kind in (CONVERSATION_STARTED, CONVERSATION_ENDED) for kind in kinds)
+    assert (receipt.dead, receipt.left, receipt.error) == (0, True, None), "what it does not take waits until that is sure"
+    assert server.paths.count("/capabilities") <= 5
+
+
+async def test_a_plain_backend_that_answers_with_a_page_is_known_for_one_in_the_next_pass(
+    both: AsyncSessionStore, frozen: FrozenClock
+) -> None:
+    server = Server(reply=lambda request: httpx.Response(200, text="<html>" if request.method == "GET" else "{}"))
+    async with Sender(both, remote(), transport=server.transport) as sender:
+        for _ in range(3):
+            enqueue(both, METRIC, CONVERSATION_ENDED, stream="s")
+            await sender.send_all()
+            frozen.go(hours=1)
+        await sender.send_all()
+        receipt = await sender.receipt()
+    assert (receipt.sent, receipt.dead, receipt.left) == (3, 3, False)
+    assert server.paths.count("/capabilities") <= 8
+
+
+async def test_nothing_of_a_stream_overtakes_what_was_behind_a_page_that_goes_away(both: AsyncSessionStore) -> None:
+    """The news of an erasure must not come after what was stored under the same name since, and erase that."""
+    for kind in (ERASE, CONVERSATION_STARTED):
+        enqueue(both, kind, stream="s")
+    server = Server()
+
+    def a_page_once(request: httpx.Request) -> httpx.Response:
+        server.reply = None
+        return httpx.Response(200, text="<html>Sign in to the hotel</html>")
+
+    server.reply = a_page_once
+    async with Sender(both, remote(), transport=server.transport) as sender:
+        await sender.send_all()
+        receipt = await sender.receipt()
+    assert server.paths == ["/capabilities", "/capabilities", "/events/batch"]
+    assert (receipt.sent, receipt.dead, receipt.left) == (2, 0, False)
+
+
+async def test_a_page_for_every_request_ends_a_pass_as_an_outage(both: AsyncSessionStore) -> None:
+    enqueue(both, METRIC, CONVERSATION_ENDED, stream="s")
+    server = Server(reply=failing(200, text="<html>"))
+    async with Sender(both, remote(), transport=server.transport) as sender:
+        for _ in range(3):
+            await sender.send_all()
+        receipt = await sender.receipt()
+    assert (receipt.sent, receipt.dead, receipt.left) == (0, 0, True)
+    assert len(server.paths) <= 3 * 5
 
 
 async def test_events_of_a_kind_that_is_not_taken_are_told_of_once(

@@ -566,6 +566,15 @@ def test_what_the_remote_does_not_take_keeps_nothing_else_of_its_stream_waiting(
     assert [(each.event.id, each.is_last) for each in outcome.refused] == [(0, True)]
 
 
+def test_while_a_page_may_have_answered_for_the_remote_nothing_overtakes_what_it_may_take_after_all() -> None:
+    """The news of an erasure must not come after what is stored under the same name later, and erase that."""
+    known = remembered(PLAIN)
+    known.is_doubtful = True
+    outcome = deliver([event(0, 0, "erase"), event(1, 0, START), event(2, 1, START)], known, Backend())
+    assert [each.id for each in outcome.sent] == [2]
+    assert outcome.refused == [], "nothing is decided before it is known who answers"
+
+
 def test_in_an_outage_it_is_not_decided_what_becomes_of_what_the_remote_does_not_take() -> None:
     claimed = [event(0, 0, METRIC), event(1, 1)]
     outcome = deliver(claimed, remembered(PLAIN), Backend([always(Failure("ConnectError"))]))
