@@ -124,6 +124,7 @@ def open(
         compress_over=compress_over,
     )
     options = OpenOptions(must_exist, create_parents, read_only, migrate, follow_symlinks, strict_permissions)
+    _require_valid_remote(remote, api_key, read_only=settings.read_only)
     user = object()
     try:
         database = _database(location, options, key, user, in_memory=in_memory, timeout=settings.busy_timeout)
@@ -135,10 +136,20 @@ def open(
         raise
 
 
+def _require_valid_remote(remote: Remote | str | None | Unset, api_key: ApiKey | None, *, read_only: bool) -> None:
+    """What is wrong with it is said before there is a file."""
+    from .remote.settings import named_remote
+
+    if not isinstance(remote, Unset):
+        named_remote(remote, api_key)
+    elif api_key is not None:
+        raise ConfigError("api_key: goes with remote=, the URL that it is for")
+    elif not read_only:
+        remote_of_environment()
+
+
 def _set_remote(store: SessionStore, remote: Remote | str | None | Unset, api_key: ApiKey | None) -> None:
     if isinstance(remote, Unset):
-        if api_key is not None:
-            raise ConfigError("api_key: goes with remote=, the URL that it is for")
         if not store.settings.read_only:
             _follow_environment(store)
     elif remote is not None or api_key is not None:

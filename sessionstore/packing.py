@@ -78,14 +78,15 @@ def pack(text: str | None, extra: str | None, *, level: int) -> bytes | None:
     return bytes([_FORMATS.index(encoding)]) + len(plain).to_bytes(_SIZE_BYTES) + data
 
 
-def unpack(packed: bytes) -> tuple[str | None, str | None]:
+def unpack(packed: object) -> tuple[str | None, str | None]:
     """The text and the rest of a packed message.
 
     Raises:
         DamagedPackingError: It is damaged.
         MissingExtraError: It needs zstd, and there is none.
     """
-    if len(packed) < HEADER_BYTES or packed[0] >= len(_FORMATS):
+    # Damage may have made another type of it.
+    if not isinstance(packed, bytes) or len(packed) < HEADER_BYTES or packed[0] >= len(_FORMATS):
         raise DamagedPackingError("is too short, or of an unknown kind")
     plain = decompressed(_FORMATS[packed[0]], packed[HEADER_BYTES:], plain_size(packed), most=MOST_PACKED)
     try:

@@ -187,7 +187,7 @@ def _checked_call(call: Any) -> dict[str, Any]:
         raise ModelError("the model gave a tool call without the name of a function")
     arguments = function.get("arguments")
     if isinstance(arguments, Mapping):
-        arguments = inputs.encode_json(dict(arguments))
+        arguments = _encoded(dict(arguments))
     if arguments is not None and not isinstance(arguments, str):
         raise ModelError("the model gave a tool call whose arguments are no text")
     call_id = call.get("id")
@@ -197,6 +197,13 @@ def _checked_call(call: Any) -> dict[str, Any]:
         "type": "function",
         "function": {"name": name, "arguments": arguments or "{}"},
     }
+
+
+def _encoded(arguments: dict[str, Any]) -> str:
+    try:
+        return inputs.json_object("arguments", arguments, max_bytes=inputs.MAX_METADATA_BYTES)
+    except InvalidInputError as error:
+        raise ModelError(f"the model gave a tool call whose {error}") from None
 
 
 def _count(name: str, value: Any) -> int | None:

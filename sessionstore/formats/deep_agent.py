@@ -25,7 +25,7 @@ from . import DEEP_AGENT, openai
 from .arrays import BadArrayError, elements
 from .chat import Source
 from .file_names import file_name, session_id_of
-from .streams import LineReader, LineWriter, Progress, open_lines, open_target
+from .streams import MAX_LINE_BYTES, LineReader, LineWriter, Progress, open_lines, open_target, path_of
 
 if TYPE_CHECKING:
     from .receiving import Receiver
@@ -70,7 +70,7 @@ def open_folder(target: object, *, store_path: Path | None) -> Iterator[Folder]:
     """The folder to write to; it is made if it is not there, for its owner only."""
     if not isinstance(target, str | PathLike):
         raise InvalidInputError("target", f"must be a path: {DEEP_AGENT} is a folder of files")
-    path = Path(target)
+    path = path_of("target", target)
     if path.exists() and not path.is_dir():
         raise InvalidInputError("target", f"{path} must be a folder: {DEEP_AGENT} has a file for each session")
     path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
@@ -172,7 +172,7 @@ def import_files(
         InvalidInputError: A file is refused; nothing of it is stored.
         ConflictError: An id is taken.
     """
-    path = Path(source) if isinstance(source, str | PathLike) else None
+    path = path_of("source", source) if isinstance(source, str | PathLike) else None
     if path is None or not path.is_dir():
         with open_lines(source, store_path=store_path) as lines:
             _import_file(lines, lines.name, session_id or session_id_of(lines.stem), receiver)
@@ -278,7 +278,7 @@ def _chat_call(given: object) -> dict[str, Any]:
         raise InvalidInputError("ToolCalls", "must hold objects")
     call, unknown = _cased(given, _CALL_KEYS)
     arguments = call.get("Arguments")
-    text = inputs.encode_json(arguments) if isinstance(arguments, dict) else _text(call, "Arguments")
+    text = _encoded(arguments) if isinstance(arguments, dict) else _text(call, "Arguments")
     function = {"name": _text(call, "Name"), "arguments": text}
     return {"id": _text(call, "ID"), "type": _text(call, "Type") if "Type" in call else "function", "function": function, **unknown}
 
@@ -294,6 +294,10 @@ def _cased(given: Mapping[str, Any], known: Mapping[str, str]) -> tuple[dict[str
         else:
             found[name] = value
     return found, unknown
+
+
+def _encoded(arguments: dict[str, Any]) -> str:
+    return inputs.json_object("Arguments", arguments, max_bytes=MAX_LINE_BYTES)
 
 
 def _text(flat: Mapping[str, Any], key: str) -> str:

@@ -31,7 +31,7 @@ from . import (
 )
 from .native_reading import NativeReader
 from .receiving import Receiver, Write
-from .streams import LineReader, Progress, open_lines
+from .streams import LineReader, Progress, open_lines, path_of
 
 _DATABASE_SUFFIXES: Final = frozenset({".db", ".sqlite", ".sqlite3"})
 
@@ -53,7 +53,7 @@ def import_file(
     chosen_id = openai.checked_id(session_id)
     receiver = Receiver(write, settings, cast(OnConflict, on_conflict))
     if file_format == AUTO and isinstance(source, str | PathLike):
-        file_format = _told_by_place(Path(source))
+        file_format = _told_by_place(path_of("source", source))
     if file_format == LLM:
         return llm_logs.import_logs(source, receiver, store_path=store_path, session_id=chosen_id, progress=progress)
     if file_format == DEEP_AGENT:

@@ -29,11 +29,13 @@ from .llm_legacy import LegacyConversations
 from .llm_rows import LogsError, Rows, Told
 from .llm_threads import Threads
 from .receiving import Receiver
-from .streams import Progress, refuse_open_store
+from .streams import Progress, path_of, refuse_open_store
 
 _NOTES: Final = "llm"
 _MIGRATIONS: Final = "_llm_migrations"
 _TIMEOUT_SECONDS: Final = 10.0
+# SQLite lets any value stand in any column, and JSON may have any shape: what is not as llm writes it fails somewhere.
+_MISSHAPEN: Final = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 def import_logs(
@@ -50,7 +52,7 @@ def import_logs(
         raise InvalidInputError("source", "must be a path: SQLite reads the file of llm")
     if session_id is not None:
         raise InvalidInputError("session_id", "names the session of a file with one message a line; this one names its own")
-    path = Path(source)
+    path = path_of("source", source)
     refuse_open_store("source", path, store_path)
     # SQLite's own error would not name the file.
     path.stat()
@@ -71,6 +73,9 @@ def _opened(path: Path) -> Iterator[Rows]:
             if not rows.has(_MIGRATIONS) and not rows.has("log") and not rows.has("logs"):
                 raise InvalidInputError("source", f"{path.name} is an SQLite file, but none that llm wrote")
             yield rows
+    except UnicodeDecodeError:
+        # What SQLite says of a damaged schema quotes it. Not chained: that error holds the quotation.
+        raise InvalidInputError("source", f"{path.name}: SQLite cannot read it (its schema is damaged)") from None
     except sqlite3.Error as error:
         raise InvalidInputError("source", f"{path.name}: SQLite cannot read it ({_words(error)})") from error
 
@@ -94,7 +99,10 @@ class _Run:
 
     def finish(self) -> ImportReceipt:
         """Store all conversations, in the order in which they began: their ids tell it."""
-        ids = sorted({*self._threads.ids(), *self._legacy.ids()})
+        found = {*self._threads.ids(), *self._legacy.ids()}
+        if not all(isinstance(one, str) for one in found):
+            raise InvalidInputError("source", f"{self._name}: the id of a conversation must be a text")
+        ids = sorted(found)
         for done, one in enumerate(ids):
             if self._progress is not None:
                 self._progress(done, len(ids))
@@ -128,8 +136,13 @@ class _Run:
             self._receiver.adopt(key, self._waiting.pop(one))
 
     def _told(self, one: str) -> list[Told]:
-        thread, legacy = self._threads.messages(one), self._legacy.messages(one, without=self._threads.turn_ids)
-        return merged(thread, legacy)
+        try:
+            thread, legacy = self._threads.messages(one), self._legacy.messages(one, without=self._threads.turn_ids)
+            return merged(thread, legacy)
+        except (LogsError, InvalidInputError):
+            raise
+        except _MISSHAPEN as error:
+            raise LogsError(f"holds a value that llm does not write ({type(error).__name__})") from None
 
     def _prepared(self, index: int, told: Told) -> PreparedMessage:
         details = {name: value for name, value in told.facts.items() if value is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -44,14 +43,14 @@ def _index(field: str, value: Any) -> int:
 def _bytes(field: str, value: Any) -> bytes:
     try:
         return base64.b64decode(_text(field, value), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise InvalidInputError(field, "must be base64") from None
 
 
 def _channels(field: str, value: Any) -> str:
     if not isinstance(value, dict):
         raise InvalidInputError(field, "must be an object")
-    return inputs.encode_json({name: _number(field, number) for name, number in value.items()})
+    return inputs.encode_json({_text(field, name): _number(field, number) for name, number in value.items()})
 
 
 _OTHERS: Final[dict[str, Check]] = {

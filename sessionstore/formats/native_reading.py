@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
-from .. import queries
+from .. import inputs, queries
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError
 from ..queries.checkpoint_rows import Kind, Row
@@ -215,11 +215,13 @@ class NativeReader:
     def _elsewhere(self, first: int, last: int, origin: _Origin) -> Given:
         """Messages that stand with another session, between two seqs."""
         for line in self._body(origin.body, origin.lines):
-            if line["seq"] > last:
+            with self._lines.naming_line():
+                # Where the other session was left out, nobody has looked at it yet.
+                seq = inputs.whole_number("seq", line.get("seq"))
+                found = self._message(line) if first <= seq <= last else None
+            if seq > last:
                 return
-            if line["seq"] >= first:
-                with self._lines.naming_line():
-                    found = self._message(line)
+            if found is not None:
                 yield found
 
     def _superseded(self, section: _Section) -> Iterator[tuple[int, str, PreparedMessage]]:
@@ -327,4 +329,6 @@ class NativeReader:
         line = self._lines.read_object()
         if line is None:
             raise self._lines.refusal("the file changed while it was read")
+        if not isinstance(line.get("type"), str):
+            raise self._lines.refusal("type: must be a text")
         return line

@@ -147,6 +147,22 @@ class LineWriter:
         return self._digest.hexdigest()
 
 
+def path_of(field: str, given: str | PathLike[str]) -> Path:
+    """The path that an argument names.
+
+    Raises:
+        InvalidInputError: The operating system has no such paths.
+    """
+    named: object = os.fspath(given)
+    try:
+        if isinstance(named, str) and named and b"\0" not in os.fsencode(named):
+            return Path(named)
+    except UnicodeEncodeError:
+        # Not chained: that error holds the whole text.
+        pass
+    raise InvalidInputError(field, "must be the path of a file")
+
+
 @contextmanager
 def open_lines(source: object, *, store_path: Path | None) -> Iterator[LineReader]:
     """The lines of a path or a binary stream; gzip is known by its first bytes.
@@ -161,7 +177,7 @@ def open_lines(source: object, *, store_path: Path | None) -> Iterator[LineReade
     """
     with ExitStack() as stack:
         if isinstance(source, str | PathLike):
-            path = Path(source)
+            path = path_of("source", source)
             refuse_open_store("source", path, store_path)
             raw: IO[bytes] = stack.enter_context(path.open("rb"))
             name = path.name
@@ -192,7 +208,7 @@ def open_target(target: object, *, store_path: Path | None) -> Iterator[LineWrit
         yield LineWriter(stream)
         stream.flush()
         return
-    path = Path(target)
+    path = path_of("target", target)
     refuse_open_store("target", path, store_path)
     _refuse_database("target", path)
     if path.is_symlink() or (path.exists() and not path.is_file()):

@@ -25,7 +25,7 @@ Found = Sequence[tuple[str, int]]
 
 def has_blobs(row: Sequence[Any]) -> bool:
     """Whether a message row may have blobs; no other row is without doubt."""
-    return row[5] is not None and MARK in row[5]
+    return isinstance(row[5], str) and MARK in row[5]
 
 
 def keep(db: Transaction, message_id: int, large: Large) -> None:
@@ -86,10 +86,18 @@ def first_few(rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
     size = 0
     for index, row in enumerate(rows):
         if has_blobs(row):
-            size += sum(entry.size_bytes for entry in entries_of(row[5]))
+            size += _size_of(row)
             if index and size > MOST_BYTES_A_PAGE:
                 return rows[:index]
     return rows
+
+
+def _size_of(row: Sequence[Any]) -> int:
+    try:
+        return sum(entry.size_bytes for entry in entries_of(row[5]))
+    except (AttributeError, TypeError, ValueError):
+        # It is damaged, as whoever reads it will see.
+        return 0
 
 
 def unreferenced(db: Transaction, after: str = "") -> Found:
