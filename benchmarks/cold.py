@@ -41,11 +41,21 @@ def _store(path: str) -> None:
 
 
 def resident_mb() -> float:
-    """The resident memory of this process; where /proc does not tell it, the most that it has had."""
+    """The resident memory of this process."""
+    return _memory_mb("VmRSS")
+
+
+def peak_mb() -> float:
+    """The most resident memory that this process has had."""
+    return _memory_mb("VmHWM")
+
+
+def _memory_mb(name: str) -> float:
+    """What /proc says; where there is none, the most that the process has had."""
     try:
         with open("/proc/self/status") as status:  # noqa: PTH123 - pathlib would count
             # Not getrusage: a child's maximum begins with what its parent had.
-            return next(float(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+            return next(float(line.split()[1]) / 1024 for line in status if line.startswith(name))
     except OSError:
         import resource
 

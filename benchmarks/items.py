@@ -8,6 +8,8 @@ from . import (
     concurrency,
     conversations,
     delivering,
+    enqueuing,
+    exporting,
     forking,
     layouts,
     listing,
@@ -19,7 +21,6 @@ from . import (
     sweeping,
 )
 from .bench import Item
-from .frameworks import turns
 
 ITEMS: tuple[Item, ...] = (
     *appending.ITEMS,
@@ -31,12 +32,13 @@ ITEMS: tuple[Item, ...] = (
     *forking.ITEMS,
     *searching.ITEMS,
     *compressing.ITEMS,
+    *enqueuing.ITEMS,
     *delivering.ITEMS,
     *sweeping.ITEMS,
     *percentiles.ITEMS,
+    *exporting.ITEMS,
     *starting.ITEMS,
     *layouts.ITEMS,
-    *turns.ITEMS,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,36 +38,48 @@ class Figure:
         return Figure(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
 
 
-def interleave(sides: Mapping[str, Side], *, rounds: int, calls: int, block: int) -> dict[str, Figure]:
+def interleave(
+    sides: Mapping[str, Side],
+    *,
+    rounds: int,
+    calls: int,
+    block: int,
+    seconds: float = _ROUND_SECONDS,
+    mixed: random.Random | None = None,
+) -> dict[str, Figure]:
     """The median and 95th percentile call of each side in each round, in milliseconds.
 
     The sides alternate in blocks, and each round begins with another side, so that what else the machine does hits all alike.
-    The first round is preceded by one block of each that is not counted.
+    The first round is preceded by one block of each that is not counted. A round ends early after so many seconds; a side may
+    itself do fewer calls than it is asked for. With `mixed` the order is drawn anew for each block: where there are many sides,
+    one that leaves much to be written to the disk would otherwise always slow the same one, which comes after it.
     """
     names = list(sides)
     for name in names:
         sides[name](min(block, calls))
     medians: dict[str, list[float]] = {name: [] for name in names}
     slow: dict[str, list[float]] = {name: [] for name in names}
-    many = True
+    fewest = dict.fromkeys(names, calls)
     for number in range(rounds):
         first = number % len(names)
-        laps = _one_round(sides, names[first:] + names[:first], calls=calls, block=block)
+        laps = _one_round(sides, names[first:] + names[:first], calls=calls, block=block, seconds=seconds, mixed=mixed)
         for name in names:
+            fewest[name] = min(fewest[name], len(laps[name]))
             medians[name].append(statistics.median(laps[name]))
             slow[name].append(percentile(laps[name], 0.95))
-        if len(laps[names[0]]) < _FEWEST_FOR_P95:
-            many = False
-    return {name: Figure(tuple(medians[name]), tuple(slow[name]) if many else ()).times(1e3) for name in names}
+    many = {name for name in names if fewest[name] >= _FEWEST_FOR_P95}
+    return {name: Figure(tuple(medians[name]), tuple(slow[name]) if name in many else ()).times(1e3) for name in names}
 
 
-def _one_round(sides: Mapping[str, Side], order: Sequence[str], *, calls: int, block: int) -> dict[str, list[float]]:
+def _one_round(
+    sides: Mapping[str, Side], order: Sequence[str], *, calls: int, block: int, seconds: float, mixed: random.Random | None
+) -> dict[str, list[float]]:
     laps: dict[str, list[float]] = {name: [] for name in order}
     done = 0
-    end = time.perf_counter() + _ROUND_SECONDS
+    end = time.perf_counter() + seconds
     while done < calls and (done == 0 or time.perf_counter() < end):
         size = min(block, calls - done)
-        for name in order:
+        for name in mixed.sample(order, len(order)) if mixed is not None else order:
             laps[name] += sides[name](size)
         done += size
     return laps

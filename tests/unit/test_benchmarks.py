@@ -41,6 +41,8 @@ ROWS = {
         "start and end a conversation, FULL", "start and end a conversation, NORMAL",
         "start and end a conversation, with a remote, FULL", "start and end a conversation, with a remote, NORMAL",
     ),
+    "record": ("record a figure with a remote, FULL", "record a figure with a remote, NORMAL"),
+    "nothing-to-drain": ("drain of an empty outbox",),
     "claims": ("claim and settle an event, batches of 100, FULL", "claim and settle an event, batches of 100, NORMAL"),
     "drain": ("deliver an event to a collector, in batches", "deliver an event to a collector, one at a time"),
     "ingest": ("an event taken in by a collector, in batches",),
@@ -52,6 +54,7 @@ ROWS = {
     ),
     "nothing-due": ("sweep of 900 sessions, none due",),
     "percentiles": ("p50, p95, p99 of 90 messages of a day",),
+    "export": ("resident memory at most, exporting 900 messages", "the export"),
     "start": (
         "python -c pass, spawn to end", "spawn to first append done, FULL", "import, open and first append",
         "resident memory after that",
@@ -68,12 +71,6 @@ ROWS = {
     "search": (
         "search of 900 messages, a rare word", "search of 900 messages, a word in 0.1 %",
         "search of 900 messages, a word in half, newest", "search of 900 messages, a word in half, one session",
-    ),
-    "frameworks": (
-        "OpenAI Agents: two items onto 0, beside SQLiteSession", "OpenAI Agents: the newest 50 of 10, beside SQLAlchemySession",
-        "LangGraph: a checkpoint of two messages more than 20, beside SqliteSaver",
-        "Google ADK: two events onto 10, beside SqliteSessionService",
-        "Google ADK: the session with the newest 50 of 20, beside DatabaseSessionService",
     ),
 }  # fmt: skip
 
