@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 import subprocess
@@ -35,6 +36,8 @@ _BATCH = 100
 _MESSAGES = 8
 _CLIENTS = 50
 _MOST_SECONDS_TO_START = 20
+# No conversation is told twice: one that begins anew is other work for a collector.
+_CONVERSATIONS = itertools.count()
 _QUEUE = """
 CREATE TABLE queue (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, payload TEXT NOT NULL, created_at INTEGER NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, claimed_until INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0);
@@ -112,11 +115,16 @@ def _store_for(bench: Bench, place: Path, url: str) -> Iterator[sessionstore.Ses
 
 
 def _fill(store: sessionstore.SessionStore, number: int) -> None:
-    """So many events of conversations: a start, three messages, an end."""
-    conversation = _MESSAGES + 2
+    """So many events of new conversations: a start, eight figures of messages, an end."""
+    told = list(itertools.islice(_conversations(), number))
     for first in range(0, number, 500):
-        told = [_event(index // conversation, index % conversation) for index in range(first, min(first + 500, number))]
-        store._write(lambda db, told=told: outbox.enqueue(db, told))
+        store._write(lambda db, first=first: outbox.enqueue(db, told[first : first + 500]))
+
+
+def _conversations() -> Iterator[events.Event]:
+    for conversation in _CONVERSATIONS:
+        for step in range(_MESSAGES + 2):
+            yield _event(conversation, step)
 
 
 def _event(conversation: int, step: int, *, drawn: str = clock.new_token(8)) -> events.Event:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .bench import Item, Row
+from .scale import Scale
 from .timing import Figure
 
 _HEADINGS = ("work", "unit", "raw p50 / p95", "store p50 / p95", "ratio", "target", "met", "spread")
@@ -55,9 +56,14 @@ def closing(measured: Iterable[Measured], items: Iterable[Item]) -> str:
     return "\n".join([*lines, *(f"- {item.name}: {item.raw}" for item in items)])
 
 
-def as_json(facts: dict[str, Any], measured: Iterable[Measured]) -> dict[str, Any]:
+def as_json(facts: dict[str, Any], scale: Scale, measured: Iterable[Measured]) -> dict[str, Any]:
     """Everything, for programs."""
-    return {"machine": facts, "rows": [_json_row(one) for one in measured]}
+    return {"machine": facts, "scale": amounts(scale), "rows": [_json_row(one) for one in measured]}
+
+
+def amounts(scale: Scale) -> dict[str, int]:
+    """How much work a run does, without the number of rounds: each figure shows that."""
+    return {name: amount for name, amount in asdict(scale).items() if name != "rounds"}
 
 
 def _json_row(measured: Measured) -> dict[str, Any]:
