@@ -34,6 +34,8 @@ _DEAD: Final = "dead"
 _ERASED: Final = "erased"
 
 _IS_SETTLED: Final = OUTBOX.c.state != sa.literal_column("'pending'")
+# The token of a lease that was taken from its sender; no claim has it.
+_NOBODY: Final = ""
 _SAME_STREAM: Final = sa.and_(HOLDS.c.namespace == OUTBOX.c.namespace, HOLDS.c.stream == OUTBOX.c.stream)
 _WITH_HOLDS: Final = sa.outerjoin(OUTBOX, HOLDS, sa.and_(IS_PENDING, _SAME_STREAM))
 # A hold that ends later than any hold may was made by a clock that was ahead, and holds nothing.
@@ -251,11 +253,11 @@ def take_from_senders(db: Transaction, namespace: str, streams: Sequence[str]) -
     """Make whatever senders say of streams count for nothing.
 
     What they send at the moment may still arrive. So nothing of a stream is sent before its lease would have ended, and the
-    order in which the remote hears of it is kept.
+    order in which the remote hears of it is kept. It stays a lease, of nobody, so that a second erasure keeps it, too.
     """
     mine = sa.and_(HOLDS.c.namespace == namespace, in_json(HOLDS.c.stream, encode_json(list(streams))))
     db.core.execute(sa.delete(HOLDS).where(mine, sa.not_(_IS_LEASE)), _bounds(db))
-    db.core.execute(sa.update(HOLDS).where(mine).values(token=None))
+    db.core.execute(sa.update(HOLDS).where(mine).values(token=_NOBODY))
 
 
 def _chosen(state: str, keys: Sequence[str] | None) -> Iterator[sa.ColumnElement[bool]]:

@@ -236,6 +236,17 @@ def test_an_event_that_was_erased_while_it_was_sent_stays_erased(told: SessionSt
     assert streams(claim(told, "next")) == ["a"]
 
 
+def test_a_second_erasure_lets_nothing_overtake_what_is_still_on_its_way(told: SessionStore, frozen: FrozenClock) -> None:
+    """Or the remote would have, after the news of it, what was erased."""
+    enqueue(told, "a")
+    claim(told, "t")
+    for _ in range(2):
+        told.outbox.erase("a", tell=True)
+        assert claim(told, "next") == []
+    frozen.go(LEASE)
+    assert streams(claim(told, "next")) == ["a", "a"]
+
+
 def test_an_erased_event_does_not_come_back_by_a_refusal(told: SessionStore) -> None:
     enqueue(told, "a")
     (event,) = claim(told, "t")

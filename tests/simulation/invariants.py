@@ -134,7 +134,8 @@ class Invariants:
             row[0]: _Row._make(row)
             for row in execute("SELECT key, namespace, stream, state, attempts, last_error FROM outbox ORDER BY id")
         }
-        self._holds = {(row[0], row[1]): (row[2], row[3]) for row in execute("SELECT * FROM outbox_holds")}
+        # A lease that was taken from its sender is nobody's: its token is empty.
+        self._holds = {(row[0], row[1]): (row[2] or None, row[3]) for row in execute("SELECT * FROM outbox_holds")}
         sent, dropped, retry_at = execute("SELECT sent, dropped, retry_at FROM sync_state").fetchone()
         self._rows = rows
         self._check_holds(process, holds_before)
