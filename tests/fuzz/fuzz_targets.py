@@ -573,7 +573,9 @@ def remote_url(data: bytes) -> None:
 
 def same(left: object, right: object) -> bool:
     """Equal in value and type, so that 1, 1.0 and True are three things."""
-    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+    # Through JSON first: keys that lie of themselves cannot be sorted.
+    first, second = (json.dumps(json.loads(json.dumps(each)), sort_keys=True) for each in (left, right))
+    return first == second
 
 
 def close_all() -> None:
