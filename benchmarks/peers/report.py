@@ -19,8 +19,8 @@ _LEGEND = (
     "compares sides of one sync setting, which was read from their connections; a star means that it was forced on them."
 )
 _BUSY = (
-    "**The machine was busy.** With more programs than cores the scheduler favours sides that hop between threads, and every sync "
-    "waits for those of others: rows at FULL then say nothing below a factor of ten."
+    "**The load was above the number of cores when it began.** With more programs than cores the scheduler favours sides that hop "
+    "between threads, and every sync waits for those of others: look at the spread of rows at FULL."
 )
 _SEVERAL = (
     "Seconds for all turns, the worst call in ms, failed calls and lost messages of all rounds. A process stops after "
