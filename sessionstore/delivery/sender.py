@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
@@ -201,7 +203,8 @@ class Sender:
 
     async def _settled_and_claimed(self, settlement: Settlement, known: Remembered) -> Claim:
         lease = Lease(self._lease, self._remote.timeout)
-        events = await self._store._settle_and_claim(settlement, *self._next_claim(known))  # noqa: SLF001
+        async with self._kept(settlement):
+            events = await self._store._settle_and_claim(settlement, *self._next_claim(known))  # noqa: SLF001
         if events:
             return Claim(settlement.token, events, lease)
         # Others may have been faster, with more behind what they took.
@@ -252,12 +255,25 @@ class Sender:
         return self._limit is None or self._counts.sent < self._limit
 
     async def _settle(self, settlement: Settlement) -> None:
-        if settlement.trouble is not None and self._trouble is not None:
-            # Two requests that fail together are one failure.
-            settlement = replace(settlement, trouble=None)
-        elif settlement.trouble is not None:
-            self._remember(settlement.trouble)
-        await self._store._settle(settlement)  # noqa: SLF001
+        if (trouble := settlement.trouble) is not None:
+            if self._trouble is None or (self._trouble.paused is None and trouble.paused is not None):
+                self._remember(trouble)
+            else:
+                # Two requests that fail together are one failure; what only somebody can set right is not to be missed.
+                settlement = replace(settlement, trouble=None)
+        async with self._kept(settlement):
+            await self._store._settle(settlement)  # noqa: SLF001
+
+    @asynccontextmanager
+    async def _kept(self, settlement: Settlement) -> AsyncGenerator[None]:
+        """Whoever cancels a delivery ends its requests. What was answered is stored, or it would be sent again."""
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            # Once more, for nobody knows how far it came; to store it twice makes no difference.
+            with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+                await self._store._settle(settlement)  # noqa: SLF001
+            raise
 
     def _remember(self, trouble: Trouble) -> None:
         self._trouble = trouble

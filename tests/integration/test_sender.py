@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 from clocks import FrozenClock
 
 import sessionstore
@@ -35,7 +36,7 @@ from sessionstore.remote.events import (
     session_stream,
 )
 from sessionstore.remote.requests import IDEMPOTENCY_KEY
-from sessionstore.remote.settlement import Trouble
+from sessionstore.remote.settlement import Settlement, Trouble
 
 pytestmark = pytest.mark.anyio
 
@@ -667,6 +668,27 @@ async def test_a_new_key_after_a_refused_one_is_used_at_once(told: SessionStore,
     told.close(drain_timeout=0)
 
 
+@pytest.mark.parametrize(("step", "limit"), [("_settle_and_claim", None), ("_settle", 1)])
+async def test_what_was_answered_leaves_the_outbox_although_its_delivery_is_cancelled(
+    both: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch, step: str, limit: int | None
+) -> None:
+    server = Server()
+    with anyio.CancelScope() as scope:
+
+        async def cancelled(*_: Any) -> None:
+            monkeypatch.undo()
+            scope.cancel()
+            await checkpoint()
+
+        monkeypatch.setattr(AsyncSessionStore, step, cancelled)
+        enqueue(both, AGENT_STATUS)
+        async with Sender(both, remote(), transport=server.transport) as sender:
+            await sender.send_all(limit=limit)
+    assert scope.cancelled_caught
+    stats = await both.outbox.stats()
+    assert (stats.sent, stats.pending, len(server.stored)) == (1, 0, 1)
+
+
 # The standing drain, seen through the one decision that is not the sender's.
 
 
@@ -777,6 +799,27 @@ async def test_a_refused_key_binds_only_the_program_that_has_it(
     assert await due(without) > 0
     for drain in (without, with_key):
         await drain._forget_sender()
+
+
+async def test_a_refused_key_waits_whatever_trouble_others_had_since(
+    both: AsyncSessionStore, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = await paused_drain(both, monkeypatch, Remote(URL, "old-key"), Server(reply=failing(401)))
+    await both._note_trouble(Trouble("HTTP 503", 503))
+    frozen.go(timedelta(minutes=1))
+    assert (await both.outbox.stats()).paused is None
+    assert await due(drain) > 60
+    await drain._forget_sender()
+
+
+async def test_a_refused_key_is_not_missed_beside_another_failure(both: AsyncSessionStore, frozen: FrozenClock) -> None:
+    enqueue(both, AGENT_STATUS)
+    async with Sender(both, remote(), transport=Server(reply=failing(503)).transport) as sender:
+        await sender.send_all()
+        for trouble in (Trouble("HTTP 401", 401, "auth"), Trouble("HTTP 503", 503)):
+            await sender._settle(Settlement(token="of a request on its way", sent_before=0, trouble=trouble))
+        assert await sender.seconds_until_key_is_tried() > 60
+        assert (sender.trouble and sender.trouble.paused, (await both.outbox.stats()).paused) == ("auth", "auth")
 
 
 async def test_a_program_that_is_started_anew_asks_once_whether_the_pause_is_over(
