@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 
 from sessionstore import clock, sql
-from sessionstore.delivery import claims, key_pause
+from sessionstore.delivery import claims, key_pause, sender
 from sessionstore.queries import deliveries, outbox, outbox_upkeep
 from sessionstore.remote import answers, delivery, settlement
 from sessionstore.remote.answers import Answer, Failure, Meaning, Verdict
@@ -175,6 +176,16 @@ def counts_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deliveries, "settle", broken)
 
 
+def forgets_answers_when_it_is_cancelled(patch: pytest.MonkeyPatch) -> None:
+    """A drain whose time is over leaves what was answered in the outbox."""
+
+    @asynccontextmanager
+    async def broken(*_: object) -> AsyncIterator[None]:
+        yield
+
+    patch.setattr(sender.Sender, "_kept", broken)
+
+
 # Each with a seed that finds it soon; where the library has changed, one of those after it does.
 BREAKS: Final[dict[Break, int]] = {
     settles_what_others_hold: 11,
@@ -195,4 +206,5 @@ BREAKS: Final[dict[Break, int]] = {
     settles_before_the_answer: 0,
     believes_its_lease_for_ever: 5,
     counts_twice: 0,
+    forgets_answers_when_it_is_cancelled: 137,
 }

@@ -22,6 +22,7 @@ from sessionstore.remote.settlement import MAX_ATTEMPTS, SHORTEST_LEASE
 _NO_FAULT_OF_AN_EVENT: Final = (401, 403, 429, 503, 302)
 _SHORTEST_KEY_PAUSE: Final = 149.0
 _LEASE: Final = SHORTEST_LEASE.total_seconds()
+_SETTLES_WITHIN: Final = 5.0
 _TRACE_TAIL: Final = 60
 
 
@@ -281,18 +282,14 @@ class Invariants:
         if known.place in self._taken_away or self._is_out_of_step(process):
             return
         for other, sight in self._sights.items():
-            if known.row.key in sight.acknowledged and not (
-                other.is_dead or self._is_out_of_step(other) or self._was_cancelled(other)
-            ):
+            told_at = sight.acknowledged.get(known.row.key)
+            if told_at is not None and not (other.is_dead or self._is_out_of_step(other, told_at)):
                 self.require(False, "what was acknowledged is not sent again", process, other, known)
 
-    def _is_out_of_step(self, process: Process) -> bool:
-        """Whether its lease may be over without its knowledge: it stalled, or the clock was set."""
-        return self._machine.loop.time() - process.out_of_step_at <= 2 * _LEASE + TIMEOUT
-
-    def _was_cancelled(self, process: Process) -> bool:
-        """Whether it gave up a delivery a while ago, so that others may take it up."""
-        return self._machine.loop.time() - process.cancelled_at <= 2 * _LEASE + TIMEOUT
+    def _is_out_of_step(self, process: Process, at: float | None = None) -> bool:
+        """Whether its lease may be over without its knowledge, now or soon after an answer: it stalled, or the clock was set."""
+        at = self._machine.loop.time() if at is None else at
+        return any(begun - _SETTLES_WITHIN <= at <= over + 2 * _LEASE + TIMEOUT for begun, over in process.lapses)
 
     def seen(self, parcel: Parcel, key: str) -> None:
         """The remote looks at an event, to store it or to refuse it."""

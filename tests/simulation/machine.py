@@ -94,8 +94,8 @@ class Process(Owner):
         self.database = database
         self.is_dead = False
         self.tasks: list[asyncio.Task[Any]] = []
-        # When it last stalled, or its clock was set; and when it gave up a delivery. By the virtual time.
-        self.out_of_step_at = self.cancelled_at = -1e9
+        # From when to when it stalled, or its clock was set. By the virtual time.
+        self.lapses: list[tuple[float, float]] = []
         database.workers = _LoopWorkers(self)  # type: ignore[assignment]
         database.writer._wake = _LoopWake(self)  # type: ignore[assignment]
         database.writer._thread = _NO_THREAD
@@ -179,15 +179,6 @@ class Machine:
             patch.setattr(waiting, "_door", self._door)
             made = sender.Courier
             patch.setattr(sender, "Courier", lambda remote, **_: made(remote, transport=transport(OWNER.get())))
-            release = sender.Sender._release
-
-            async def released(self: sender.Sender, token: str) -> None:
-                process = OWNER.get()
-                assert isinstance(process, Process)
-                process.cancelled_at = process.machine.loop.time()
-                await release(self, token)
-
-            patch.setattr(sender.Sender, "_release", released)
             yield
 
     def _door(self) -> waiting._Door:

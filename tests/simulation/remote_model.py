@@ -204,7 +204,10 @@ class RemoteModel:
             return Reply(409, {"error": "being processed"})
         if chosen == "half" or parcel.is_question or parcel.bodies.keys() & self.weather.poison:
             return None
-        self._take(parcel, [], is_calm=True)
+        taken = self._take(parcel, [], is_calm=True)
+        if not taken.named:
+            # What it has no endpoint for it cannot acknowledge by mistake.
+            return taken
         if chosen == "after commit":
             return Reply(504)
         # For a single post nothing is enough: it may be a 204.

@@ -277,10 +277,10 @@ class Story:
         def wake() -> None:
             if not process.is_dead:
                 self.invariants.note(process, "wakes up")
-                process.out_of_step_at = self.machine.loop.time()
                 self.machine.loop.wake(process)
 
-        process.out_of_step_at = self.machine.loop.time() + seconds
+        begun = self.machine.loop.time()
+        process.lapses.append((begun, begun + seconds))
         self.machine.loop.call_by(self.machine.loop.world, seconds, wake)
 
     async def _jump(self) -> None:
@@ -297,7 +297,7 @@ class Story:
 
     def _are_out_of_step(self) -> None:
         for process in self.processes.values():
-            process.out_of_step_at = max(process.out_of_step_at, self.machine.loop.time())
+            process.lapses.append((self.machine.loop.time(),) * 2)
 
     async def _go_offline(self) -> None:
         weather = self.remote.weather
@@ -336,7 +336,6 @@ class Story:
         self.is_over = True
         for slot, process in self.processes.items():
             if process.is_asleep and not process.is_dead:
-                process.out_of_step_at = self.machine.loop.time()
                 self.machine.loop.wake(process)
             if self.styles[slot].startswith("writer"):
                 await asyncio.wait(process.tasks[:1])
