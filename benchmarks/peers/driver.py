@@ -7,6 +7,7 @@ The methods of a driver are plain functions or coroutine functions, as its peer'
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ Done = Awaitable[None] | None
 Counted = Awaitable[int] | int
 
 
-class Driver:
+class Driver(ABC):
     """One open file.
 
     Args:
@@ -27,13 +28,13 @@ class Driver:
         self.path = path
         self.sync = sync
 
+    @abstractmethod
     def open(self) -> Done:
         """Open the file, and make it if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> Done:
         """Close it."""
-        raise NotImplementedError
 
 
 class Conversations(Driver):
@@ -47,13 +48,13 @@ class Conversations(Driver):
     # Whether many threads or tasks may save through one open file.
     concurrent: ClassVar[bool] = True
 
+    @abstractmethod
     def new(self, session_id: str) -> Done:
         """Begin a session."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, session_id: str, messages: Messages) -> Done:
         """Begin a session that has these messages, in any way that is fast; not timed."""
-        raise NotImplementedError
 
     def resume(self, session_id: str, messages: Messages) -> Done:
         """Get ready to go on with a session of the file, which has these messages; not timed."""
@@ -62,13 +63,13 @@ class Conversations(Driver):
         """The turn in the objects that the peer is given; making them is not timed."""
         return messages
 
+    @abstractmethod
     def turn(self, session_id: str, ready: Any) -> Done:
         """Save a turn of two messages; acknowledged when it returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, session_id: str) -> Counted:
         """Read all messages of a session; how many came."""
-        raise NotImplementedError
 
     async def stored(self, session_ids: Sequence[str]) -> int:
         """How many messages are in the file."""
@@ -82,9 +83,9 @@ class Queue(Driver):
     `take_many(count)` are left out by those that do one at a time.
     """
 
+    @abstractmethod
     def put(self, item: str) -> Done:
         """Enqueue an item; acknowledged when it returns."""
-        raise NotImplementedError
 
 
 async def done(result: Any) -> Any:
