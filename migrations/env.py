@@ -2,13 +2,14 @@
 
 import logging.config
 import time
+from contextlib import closing
 
 import sqlalchemy as sa
 from alembic import context
 from sqlmodel.sql.sqltypes import AutoString
 
 from sessionstore.config import OpenOptions, locate
-from sessionstore.database import engine, paths, upgrade
+from sessionstore.database import core, engine, paths, upgrade
 from sessionstore.database.locks import SidecarLock
 from sessionstore.models import SCHEMA_METADATA, is_modelled
 
@@ -64,8 +65,7 @@ def migrate_file(location):
     lock = SidecarLock(paths.sidecar(file.path, paths.LOCK_SUFFIX))
     lock.acquire(time.monotonic() + LOCK_TIMEOUT)
     try:
-        with engine.make_engine(lambda: engine.connect_file(file.path)).connect() as connection:
-            driver = engine.driver_of(connection)
+        with closing(engine.connect_file(file.path)) as driver, core.around(driver) as connection:
             if upgrade.is_new(driver, file.path):
                 engine.mark_as_ours(driver)
             configure(connection)

@@ -6,7 +6,8 @@
         chat = store.session("user-alice")
         chat.append("user", "What's the capital of France?")
 
-Importing this package loads neither SQLAlchemy, pydantic, Alembic nor httpx; what needs them loads them at its first use.
+Importing this package, opening a store, appending and reading load neither SQLAlchemy, pydantic, Alembic nor httpx; what needs them
+loads them at its first use.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .arguments import (
     AnalyticsFilters,
     MessageDetails,
     NewMessage,
+    NewMetric,
     SearchFilters,
     SessionAttributes,
     SessionFilters,
@@ -60,7 +62,6 @@ from .errors import (
 from .handle import SessionHandle
 from .keys import EncryptionKey, Passphrase, create_key_file, environment_key, file_key, keyring_key
 from .opening import open
-from .restoring import restore
 from .store import SessionStore
 from .store.outbox import Outbox
 from .store.timing import AsyncTimer, Timer, Timing
@@ -78,25 +79,6 @@ from .values import (
     ToolCallReport,
     ToolResult,
 )
-from .values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
-from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
-from .values.conversations import Conversation, SessionStats
-from .values.health import Check, Diagnosis, StorageSizes, StoreStatus
-from .values.outbox import BackfillReceipt, OutboxEvent, OutboxStats
-from .values.receipts import (
-    BackupReceipt,
-    ConversionReceipt,
-    CopyReceipt,
-    DeleteReceipt,
-    DrainReceipt,
-    EraseReceipt,
-    ExportReceipt,
-    ImportReceipt,
-    RestoreReceipt,
-    SweepReceipt,
-    VacuumReceipt,
-)
-from .values.search import SearchHit, SearchPage
 
 if TYPE_CHECKING:
     from .aio import AsyncOutbox, AsyncSessionHandle, AsyncSessionStore
@@ -107,12 +89,36 @@ if TYPE_CHECKING:
     from .memory.files import FileBackend
     from .memory.protocol import AsyncMemoryBackend, MemoryBackend
     from .remote.settings import Remote
+    from .restoring import restore
     from .trackers import AgentOperationsTracker, AgentPerformanceTracker
+    from .values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
+    from .values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
+    from .values.conversations import Conversation, SessionStats
+    from .values.health import Check, Diagnosis, StorageSizes, StoreStatus
+    from .values.outbox import BackfillReceipt, OutboxEvent, OutboxStats
+    from .values.receipts import (
+        BackupReceipt,
+        ConversionReceipt,
+        CopyReceipt,
+        DeleteReceipt,
+        DrainReceipt,
+        EraseReceipt,
+        ExportReceipt,
+        ImportReceipt,
+        RestoreReceipt,
+        SweepReceipt,
+        VacuumReceipt,
+    )
+    from .values.search import SearchHit, SearchPage
 
     __version__: str
 
-# What loads more than this package is loaded when it is asked for.
+# What a program that appends and reads never names is loaded when it is asked for.
 _LAZY = {
+    "Activity": "values.agents",
+    "ActivityCounts": "values.agents",
+    "AgentConversations": "values.agents",
+    "AgentInfo": "values.agents",
     "AgentOperationsTracker": "trackers",
     "AgentPerformanceTracker": "trackers",
     "AsyncBackground": "background",
@@ -121,19 +127,49 @@ _LAZY = {
     "AsyncReplyStream": "chat",
     "AsyncSessionHandle": "aio",
     "AsyncSessionStore": "aio",
+    "BackfillReceipt": "values.outbox",
     "Background": "background",
+    "BackupReceipt": "values.receipts",
     "ChatAgent": "chat",
+    "Check": "values.health",
+    "Conversation": "values.conversations",
+    "ConversionReceipt": "values.receipts",
+    "CopyReceipt": "values.receipts",
+    "DeleteReceipt": "values.receipts",
+    "Diagnosis": "values.health",
+    "DrainReceipt": "values.receipts",
+    "EraseReceipt": "values.receipts",
+    "ExportReceipt": "values.receipts",
+    "Failures": "values.answers",
     "FileBackend": "memory.files",
+    "ImportReceipt": "values.receipts",
     "MemoryBackend": "memory.protocol",
     "ModelAnswer": "chat",
     "OpenAICompatible": "chat",
+    "OperationsOverview": "values.agents",
+    "OutboxEvent": "values.outbox",
+    "OutboxStats": "values.outbox",
+    "Overview": "values.answers",
+    "QualityScores": "values.answers",
     "Remote": "remote.settings",
     "Reply": "chat",
     "ReplyStream": "chat",
+    "ResponseTimes": "values.answers",
+    "RestoreReceipt": "values.receipts",
+    "SearchHit": "values.search",
+    "SearchPage": "values.search",
+    "SessionStats": "values.conversations",
+    "StorageSizes": "values.health",
+    "StoreStatus": "values.health",
+    "SuccessRates": "values.answers",
+    "SweepReceipt": "values.receipts",
+    "TokenUsage": "values.answers",
+    "VacuumReceipt": "values.receipts",
     "aopen": "aio_opening",
     "arestore": "aio_opening",
     "decrypt_file": "encrypting",
     "encrypt_file": "encrypting",
+    "restore": "restoring",
 }
 
 __all__ = [
@@ -188,6 +224,7 @@ __all__ = [
     "ModelAnswer",
     "ModelError",
     "NewMessage",
+    "NewMetric",
     "NotADatabaseError",
     "NotFoundError",
     "OpenAICompatible",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
@@ -386,6 +386,31 @@ class NewMessage:
 
     def __repr__(self) -> str:
         return f"NewMessage(..., {', '.join(f'{key}=...' for key in self._details)})"
+
+
+@dataclass(frozen=True, slots=True)
+class NewMetric:
+    """A figure to record with others, in `record_many`.
+
+    Attributes:
+        name: What it measures: 1 to 256 printable characters, as of an id.
+        value: A finite int or float; kept as a double.
+        unit: What it is counted in.
+        attributes: What else is known, a JSON dict of at most 1 MiB.
+        agent_id: The agent that it is about; it need not be registered.
+        session_id: The session that it is about; it need not be there.
+        at: When it was so, an aware datetime; the time of the call by default.
+    """
+
+    name: str
+    # Without what it says: reprs end up in logs.
+    value: float = field(repr=False)
+    unit: str | None = field(default=None, repr=False)
+    attributes: Mapping[str, Any] | None = field(default=None, repr=False)
+    _: KW_ONLY
+    agent_id: str | None = None
+    session_id: str | None = None
+    at: datetime | None = None
 
 
 def refuse_unknown(given: Iterable[str], known: type) -> None:

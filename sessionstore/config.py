@@ -117,11 +117,13 @@ def remote_of_environment() -> Remote | None:
     Raises:
         ConfigError: What they name is none.
     """
+    url = os.environ.get(REMOTE_VARIABLE)
+    if not url:
+        return None
     from .remote.settings import Remote
 
-    url = os.environ.get(REMOTE_VARIABLE)
     try:
-        return Remote(url, os.environ.get(KEY_VARIABLE) or None) if url else None
+        return Remote(url, os.environ.get(KEY_VARIABLE) or None)
     except ConfigError as error:
         field, _, reason = str(error).partition(": ")
         raise ConfigError(f"{KEY_VARIABLE if field == 'api_key' else REMOTE_VARIABLE}: {reason}") from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 from .store import SessionStore
-from .values.receipts import EraseReceipt
+
+if TYPE_CHECKING:
+    from .values.receipts import EraseReceipt
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import os
 import re
-import secrets
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -62,6 +59,8 @@ class Passphrase(Hidden):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Passphrase):
             return NotImplemented
+        import hmac
+
         return hmac.compare_digest(self._text.encode(), other._text.encode())
 
     def __hash__(self) -> int:
@@ -142,6 +141,8 @@ class EncryptionKey(Hidden):
         """The 32 bytes that pages of a file with this salt are encrypted with."""
         if self._raw is not None:
             return self._raw
+        import hashlib
+
         return hashlib.pbkdf2_hmac("sha512", (self._passphrase or "").encode(), salt, _ROUNDS, KEY_BYTES)
 
     def _wrap(self, key: object, source: str) -> None:
@@ -168,6 +169,8 @@ class EncryptionKey(Hidden):
             return NotImplemented
         if self._provider is not None or other._provider is not None:
             return self._provider == other._provider
+        import hmac
+
         return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
 
     def __hash__(self) -> int:
@@ -222,7 +225,7 @@ def create_key_file(path: str | PathLike[str]) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
-        os.write(descriptor, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+        os.write(descriptor, os.urandom(KEY_BYTES).hex().encode() + b"\n")
         os.fsync(descriptor)
     except OSError:
         Path(path).unlink()
@@ -283,7 +286,7 @@ def _new_in_keyring(keyring: Any, service: str, name: str, *, create: bool) -> s
     with _alone_at_keyring():
         # Another process may have been faster.
         if not keyring.get_password(service, name):
-            keyring.set_password(service, name, secrets.token_hex(KEY_BYTES))
+            keyring.set_password(service, name, os.urandom(KEY_BYTES).hex())
         return str(keyring.get_password(service, name) or "")
 
 

@@ -138,9 +138,9 @@ def open(
 
 def _require_valid_remote(remote: Remote | str | None | Unset, api_key: ApiKey | None, *, read_only: bool) -> None:
     """What is wrong with it is said before there is a file."""
-    from .remote.settings import named_remote
-
     if not isinstance(remote, Unset):
+        from .remote.settings import named_remote
+
         named_remote(remote, api_key)
     elif api_key is not None:
         raise ConfigError("api_key: goes with remote=, the URL that it is for")

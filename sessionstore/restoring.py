@@ -10,7 +10,7 @@ from typing import Final
 
 from .arguments import UNSET, Unset
 from .config import DEFAULT_BUSY_TIMEOUT, StoreSettings, locate
-from .database import backups, engine, paths, restores
+from .database import backups, paths, restores
 from .database.registry import is_open, kept_closed
 from .database.transaction import Transaction
 from .errors import SessionStoreError, StoreBusyError, StoreCorruptError, StoreOpenError, UnsafePathError
@@ -96,7 +96,7 @@ def restore(
 
 def _require_intact(source: Path, key: EncryptionKey | None) -> None:
     """Pages can be whole, and a message not what was written all the same."""
-    with backups.reading(source, key) as driver, closing(Transaction(engine.make_engine(lambda: driver).connect(), source)) as db:
+    with backups.reading(source, key) as driver, closing(Transaction(driver, source)) as db:
         damaged = list(backup_health.damaged(db))
     if damaged:
         some = ", ".join(damaged[:_SHOWN])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ MAX_TERMS: Final = 32
 _TRIGRAM: Final = 3
 
 # Scripts that put no spaces between words: their words are found anywhere in a text, not as whole words only.
-_UNSPACED: Final = re.compile(
+_UNSPACED: Final = (
     "[\u0e00-\u109f"  # Thai, Lao, Tibetan, Burmese
     "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"  # Hangul, whose particles follow a word without a space
     "\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaa7f"  # Khmer, Tai, Balinese, Javanese
@@ -70,19 +71,25 @@ class Terms:
         return re.compile("|".join(map(re.escape, pieces)), re.IGNORECASE) if pieces else None
 
 
+@functools.cache
+def _unspaced() -> re.Pattern[str]:
+    # Compiling takes as long as opening a store, and most programs never search.
+    return re.compile(_UNSPACED)
+
+
 def is_unspaced(text: str) -> bool:
     """Whether a text holds a character of a script without spaces."""
-    return not text.isascii() and _UNSPACED.search(text) is not None
+    return not text.isascii() and _unspaced().search(text) is not None
 
 
 def unspaced_of(text: str) -> str:
     """The characters of a text that are of scripts without spaces; these have no upper and lower case."""
-    return "".join(_UNSPACED.findall(text))
+    return "".join(_unspaced().findall(text))
 
 
 def without_unspaced(text: str) -> str:
     """A text as the words' index takes it: a space for each character that is no part of a word there."""
-    return text if text.isascii() else _UNSPACED.sub(" ", text)
+    return text if text.isascii() else _unspaced().sub(" ", text)
 
 
 def parsed(query: object, match: object = "words") -> Terms:

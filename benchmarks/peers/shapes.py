@@ -18,6 +18,7 @@ from .. import items
 from ..bench import Bench
 from ..scale import QUICK
 from ..scale import TRIAL as SMALL
+from ..starting import ENVIRONMENT
 from ..timing import Figure, Side, interleave
 from .catalog import RAW, STORE, Member, Peer, Setting, Standing
 from .process import PeerError, Process, Turns
@@ -329,7 +330,7 @@ def _start(run: Run, standing: Standing) -> list[float]:
     with run.place() as place:
         path = run.copy(standing, "start", place)
         command = [str(run.python(standing)), "-m", "benchmarks.peers.cold", standing.member.driver, str(path), repr(time.time())]
-        ended = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, cwd=_ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise PeerError(ended.stderr.strip()[-500:])
     told: list[float] = json.loads(ended.stdout.splitlines()[-1])

@@ -63,6 +63,7 @@ class CipherConnection(dbapi2.Connection):  # type: ignore[misc]
     close = _translating(dbapi2.Connection.close)
     backup = _translating(dbapi2.Connection.backup)
     create_function = _translating(dbapi2.Connection.create_function)
+    in_transaction = property(_translating(dbapi2.Connection.in_transaction.__get__))
 
     def cursor(self, factory: type[CipherCursor] = CipherCursor) -> Any:
         """A cursor of this module's."""

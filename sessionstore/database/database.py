@@ -1,4 +1,4 @@
-"""One open file in this process: its engine, its writer and its readers, shared by all stores on it."""
+"""One open file in this process: its writer and its readers, shared by all stores on it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,6 @@ from .workers import READER_THREADS, Workers
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from ..remote.settings import Remote
 
 T = TypeVar("T")
@@ -99,7 +97,6 @@ class Database:
         self._lock: ProcessLock = NoLock()
         self._unclosed: list[Transaction] = []
         self._immutable = False
-        self._engine = engine.make_engine(self._connect)
         self.journal_mode = "memory"
         self.journal_reason = "the store is in memory"
 
@@ -297,12 +294,9 @@ class Database:
             self._choose_journal(db.driver)
             engine.set_busy_timeout(db.driver, 0)
 
-    def _open_connection(self) -> Connection:
-        return self._engine.connect()
-
-    def _open_reader(self) -> Connection:
-        connection = self._engine.connect()
-        engine.make_reader(engine.driver_of(connection))
+    def _open_reader(self) -> sqlite3.Connection:
+        connection = self._connect()
+        engine.make_reader(connection)
         return connection
 
     def _open_writer(self, options: OpenOptions, timeout: float) -> None:
@@ -313,7 +307,7 @@ class Database:
         if self.path is not None:
             self._look_beside(self.path, timeout)
         checkpointer = None if self.reserve is None else Checkpointer(self.reserve.database, self.reserve)
-        self.writer = Writer(self._open_connection, self._lock, self.path, checkpointer)
+        self.writer = Writer(self._connect, self._lock, self.path, checkpointer)
         self.writer.exclusively(lambda db: self._establish(db, options, timeout), timeout=timeout)
 
     def _look_beside(self, path: Path, timeout: float) -> None:

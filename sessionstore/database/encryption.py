@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConfigError, MissingExtraError, NotADatabaseError, SessionStoreError, StoreCorruptError, WrongKeyError
 from ..keys import EncryptionKey
-from . import cipher_pages
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -131,6 +130,8 @@ def refuse_other_key(path: Path, key: EncryptionKey | None, given: EncryptionKey
 
 def is_foreign_log(path: Path, log: Path, key: EncryptionKey) -> bool:
     """Whether the log beside an encrypted file is another file's. Before the first connection of this process to it only."""
+    from . import cipher_pages
+
     start = _first_bytes(log, cipher_pages.FIRST_FRAME)
     return cipher_pages.is_foreign_log(start, _first_bytes(path, cipher_pages.PAGE * _LOOKED_AT), key)
 
@@ -140,6 +141,8 @@ def why_unreadable(path: Path, key: EncryptionKey | None) -> SessionStoreError |
 
     Reading it is safe here only: SQLite has just refused it, so no connection of this process holds locks on it.
     """
+    from . import cipher_pages
+
     first = _first_bytes(path, cipher_pages.PAGE * _LOOKED_AT)
     if first.startswith(HEADER):
         return None if key is None else WrongKeyError(path, _PLAIN)

@@ -1,14 +1,13 @@
-"""The SQLAlchemy engine of one file: how its connections are made, one named function for each setting."""
+"""The driver's connections to a file: how they are made and closed, one named function for each setting."""
 
 from __future__ import annotations
 
-import logging
+import re
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 from urllib.parse import quote
 
 from ..errors import ConfigError, StoreBusyError
@@ -17,10 +16,6 @@ from . import encryption
 from .faults import is_busy
 from .locks import pause
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-_LOGGING_NAME: Final = "sessionstore"
 APPLICATION_ID: Final = 0x53535452  # "SSTR"
 JOURNAL_SIZE_LIMIT: Final = 16 << 20
 READER_BUSY_TIMEOUT_MS: Final = 5_000
@@ -64,37 +59,16 @@ def require_usable_sqlite() -> None:
         raise ConfigError(f"this Python links SQLite {sqlite3.sqlite_version}; at least {oldest} is needed")
 
 
-def make_engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
-    """An engine whose connections are in driver autocommit: transactions begin and end where this library says so."""
-    from sqlalchemy import create_engine, event
-    from sqlalchemy.pool import NullPool
-
-    # At DEBUG SQLAlchemy would log every row it reads, and rows hold the text of messages.
-    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").setLevel(logging.WARNING)
-    engine = create_engine(
-        "sqlite+pysqlite://",
-        creator=connect,
-        poolclass=NullPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-        hide_parameters=True,
-        logging_name=_LOGGING_NAME,
-    )
-    event.listen(engine, "close", _end_transaction)
-    return engine
-
-
-def _end_transaction(connection: sqlite3.Connection, _: object) -> None:
+def close(connection: sqlite3.Connection) -> None:
+    """Close a connection, and roll back what is open on it; a second close does nothing."""
     # After an interrupt cursors may live on in its traceback, and SQLite keeps the locks of a closed connection until they end.
-    with suppress(sqlite3.ProgrammingError):
-        # It may be closed already.
-        if connection.in_transaction:
-            connection.rollback()
-
-
-def driver_of(connection: Connection) -> sqlite3.Connection:
-    """The driver's connection below one of the engine's."""
-    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+    try:
+        with suppress(sqlite3.ProgrammingError):
+            # It may be closed already.
+            if connection.in_transaction:
+                connection.rollback()
+    finally:
+        connection.close()
 
 
 def connect_file(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connection:
@@ -207,9 +181,17 @@ def checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int
 
 def _connect(database: str, key: EncryptionKey | None = None, *, uri: bool = False) -> sqlite3.Connection:
     if key is not None:
-        return encryption.connect(database, key, uri=uri)
-    # Without isolation_level the driver begins no transactions of its own, so DDL is transactional, too.
-    return sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri)
+        connection = encryption.connect(database, key, uri=uri)
+    else:
+        # Without isolation_level the driver begins no transactions of its own, so DDL is transactional, too.
+        connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False, uri=uri)
+    # SQLite has the operator REGEXP, for users' own SQL, and leaves its meaning to programs.
+    connection.create_function("regexp", 2, _matches, deterministic=True)
+    return connection
+
+
+def _matches(pattern: str, text: str | None) -> bool | None:
+    return None if text is None else re.search(pattern, text) is not None
 
 
 def set_busy_timeout(connection: sqlite3.Connection, milliseconds: int) -> None:

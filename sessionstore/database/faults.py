@@ -26,6 +26,8 @@ _TOLD: Final = {
     "disk I/O error": sqlite3.SQLITE_IOERR,
     "database is locked": sqlite3.SQLITE_BUSY,
     "database disk image is malformed": sqlite3.SQLITE_CORRUPT,
+    # Of a row: this library stores only JSON that is well formed.
+    "malformed JSON": sqlite3.SQLITE_CORRUPT,
 }
 
 

@@ -19,8 +19,6 @@ from .transaction import Transaction, Work, own_error, raise_own
 from .upgrade import require_head
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from .writer import Writer
 
 T = TypeVar("T")
@@ -53,7 +51,7 @@ class Readers(Protocol):
 class ReaderPool:
     """Connections that are opened when they are needed and kept."""
 
-    def __init__(self, connect: Callable[[], Connection], name: str) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
         self._connect = connect
         self._name = name
         self._idle: SimpleQueue[Transaction] = SimpleQueue()

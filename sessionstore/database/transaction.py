@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 from .. import clock, sql
 from ..errors import StoreCorruptError
 from ..rows import store_seed
-from .engine import driver_of
+from . import engine
 from .faults import is_busy, translated
 from .locks import pause
 
@@ -54,7 +54,8 @@ class Gauge:
 class Transaction:
     """One connection in one transaction.
 
-    The hot path runs compiled SQL on `driver`; everything else uses SQLAlchemy Core on `core`. Both are the same connection.
+    The hot path runs compiled SQL on `driver`; everything else uses SQLAlchemy Core on `core`. Both are the same connection: the
+    driver's is opened, and SQLAlchemy's made around it when a query first asks for it.
     Query functions never begin, commit or retry.
 
     Attributes:
@@ -67,13 +68,13 @@ class Transaction:
     """
 
     __slots__ = (
-        "__weakref__", "_now_text", "_seed", "_written_now", "core", "data_version", "driver", "enqueued", "gauge", "has_index",
+        "__weakref__", "_core", "_now_text", "_seed", "_written_now", "data_version", "driver", "enqueued", "gauge", "has_index",
         "now", "path",
     )  # fmt: skip
 
-    def __init__(self, core: Connection, path: str | PathLike[str]) -> None:
-        self.core = core
-        self.driver: sqlite3.Connection = driver_of(core)
+    def __init__(self, driver: sqlite3.Connection, path: str | PathLike[str]) -> None:
+        self.driver = driver
+        self._core: Connection | None = None
         self.path = path
         self.now: datetime = clock.utc_now()
         self._seed: int | None = None
@@ -83,6 +84,15 @@ class Transaction:
         self.gauge = Gauge()
         self.has_index = False
         self.data_version: int | None = None
+
+    @property
+    def core(self) -> Connection:
+        """The connection as SQLAlchemy's, made at its first use: most programs need no more than the driver's."""
+        if self._core is None:
+            from .core import around
+
+            self._core = around(self.driver)
+        return self._core
 
     @property
     def now_text(self) -> str:
@@ -109,7 +119,7 @@ class Transaction:
             self.now = present
 
     def execute_by(self, deadline: float, statement: str) -> None:
-        """Begin or commit, with new tries until `deadline` while another connection's lock is in the way."""
+        """Begin, commit or set something, with new tries until `deadline` while another connection's lock is in the way."""
         while True:
             try:
                 self.driver.execute(statement)
@@ -122,11 +132,16 @@ class Transaction:
 
     def close(self) -> None:
         """Close the connection; a second close does nothing."""
+        core, self._core = self._core, None
         try:
-            # It ends a transaction first, which `close` of the driver leaves to the last cursor.
-            self.core.close()
+            if core is not None:
+                core.close()
         finally:
-            self.driver.close()
+            engine.close(self.driver)
+
+    def __del__(self) -> None:
+        """One that an interrupt took out of all hands."""
+        engine.close(self.driver)
 
 
 Work: TypeAlias = Callable[[Transaction], T]

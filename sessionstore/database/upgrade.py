@@ -221,7 +221,9 @@ def transaction(connection: Connection) -> Iterator[None]:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({engine.APPLICATION_ID})")
             yield
         return
-    driver = engine.driver_of(connection)
+    from .core import driver_of
+
+    driver = driver_of(connection)
     # Rebuilding a parent table with foreign keys on would delete its children. It is a no-op inside a transaction.
     driver.execute("PRAGMA foreign_keys=OFF").fetchall()
     try:

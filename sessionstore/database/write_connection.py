@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .. import clock
 from ..errors import ClosedStoreError
@@ -20,16 +20,13 @@ from .jobs import WriteJob, lost_transaction, tell
 from .transaction import Transaction, Work, own_error, raise_own
 from .upgrade import refuse_upgraded
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
 T = TypeVar("T")
 
 
 class WriteConnection:
     """Transactions on the one connection that writes. Whoever calls it holds the locks."""
 
-    def __init__(self, connect: Callable[[], Connection], path: Path | None, checkpointer: Checkpointer | None) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], path: Path | None, checkpointer: Checkpointer | None) -> None:
         self.commits = 0
         self.writes = 0
         self.bell = Bell()
@@ -127,7 +124,8 @@ class WriteConnection:
         # An interrupt may have come while the last transaction was rolled back.
         self._roll_back()
         if full is not self._synchronous_full:
-            engine.set_synchronous(self._db.driver, "full" if full else "normal")
+            # On a fresh connection this is what looks at the file first, which others may be opening or closing just now.
+            self._db.execute_by(deadline, f"PRAGMA synchronous={engine.SYNCHRONOUS['full' if full else 'normal']}")
             self._synchronous_full = full
         self._begin_again(deadline)
         self._db.now = clock.utc_now()

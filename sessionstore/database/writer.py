@@ -6,13 +6,14 @@ on its own stack; for awaiting tasks a daemon thread does.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..errors import ClosedStoreError, StoreBusyError
 from .checkpoints import Checkpointer
@@ -20,9 +21,6 @@ from .jobs import WriteJob, tell
 from .locks import ProcessLock
 from .transaction import Transaction, Work
 from .write_connection import WriteConnection
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ class Writer(WriteConnection):
     """The queue and the locks before the connection of all writes to one file."""
 
     def __init__(
-        self, connect: Callable[[], Connection], lock: ProcessLock, path: Path | None, checkpointer: Checkpointer | None
+        self, connect: Callable[[], sqlite3.Connection], lock: ProcessLock, path: Path | None, checkpointer: Checkpointer | None
     ) -> None:
         super().__init__(connect, path, checkpointer)
         self._lock = lock

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from .. import inputs
 from ..config import DEFAULT_INTERVAL
 from ..keys import EncryptionKey, Given, require_valid
-from ..values.health import Diagnosis, StoreStatus
 from .agents import AgentCalls
 from .analytics import AnalyticsCalls
 from .branches import BranchCalls
@@ -29,6 +28,7 @@ from .turns import TurnCalls
 
 if TYPE_CHECKING:
     from ..background import Background
+    from ..values.health import Diagnosis, StoreStatus
 
 
 class SessionStore(

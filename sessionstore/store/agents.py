@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import inputs, queries
 from ..content import decoded
 from ..values import ACTIVITY_KINDS, AGENT_STATUSES, AgentStatus
-from ..values.agents import Activity, ActivityKind, AgentInfo, OperationsOverview
 from .calls import Calls
+
+if TYPE_CHECKING:
+    from ..values.agents import Activity, ActivityKind, AgentInfo, OperationsOverview
 
 
 class AgentCalls(Calls):

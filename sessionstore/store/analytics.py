@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from .. import clock, inputs, queries
 from ..arguments import AnalyticsFilters, refuse_unknown
 from ..errors import InvalidInputError
 from ..periods import Scope, scope
 from ..values import QueryResult
-from ..values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 from .calls import Calls
+
+if TYPE_CHECKING:
+    from ..values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 
 DEFAULT_FAILURES: Final = 50
 MAX_SQL_BYTES: Final = 1_000_000

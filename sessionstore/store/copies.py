@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from ..arguments import UNSET, Unset
 from ..errors import InvalidInputError
 from ..keys import EncryptionKey, Given, require_valid
-from ..values.receipts import CopyReceipt
 from .calls import Calls
 
 if TYPE_CHECKING:
     from ..aio import AsyncSessionStore
+    from ..values.receipts import CopyReceipt
     from . import SessionStore
 
 

@@ -10,11 +10,11 @@ from .. import inputs, queries
 from ..arguments import SessionFilter, SessionFilters, refuse_unknown, session_filter, several
 from ..database.full_disk import Freeing
 from ..errors import DiskFullError, InvalidInputError, StoreBusyError
-from ..values.receipts import EraseReceipt
 from .calls import Calls
 
 if TYPE_CHECKING:
     from ..queries.erasing import Choice
+    from ..values.receipts import EraseReceipt
 
 _FORKS: Final = ("raise", "erase", "keep")
 
@@ -62,6 +62,7 @@ class EraseCalls(Calls):
         if not choice.dry_run:
             reasons += self._wipe(rebuild=anew)
         from ..database import remains
+        from ..values.receipts import EraseReceipt
 
         reasons += remains.copies_beside(self._database.path)
         told = {**asdict(erased), "reasons": tuple(reasons)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Unpack
 
 from .. import inputs
 from ..arguments import SessionFilters
@@ -14,8 +14,10 @@ from ..database.transaction import Transaction
 from ..errors import ConfigError, InvalidInputError
 from ..formats import ExportFormat, ImportFormat
 from ..keys import EncryptionKey
-from ..values.receipts import BackupReceipt, ExportReceipt, ImportReceipt, VacuumReceipt
 from .calls import Calls
+
+if TYPE_CHECKING:
+    from ..values.receipts import BackupReceipt, ExportReceipt, ImportReceipt, VacuumReceipt
 
 
 class FileCalls(Calls):
@@ -161,6 +163,7 @@ class FileCalls(Calls):
             OSError: The folder cannot be written.
         """
         from ..database import backups
+        from ..values.receipts import BackupReceipt
 
         self._require_open()
         self._database.require_open()
@@ -204,6 +207,7 @@ class FileCalls(Calls):
             StoreBusyError: Others wrote past the `busy_timeout`.
         """
         from ..database import paths, vacuums
+        from ..values.receipts import VacuumReceipt
 
         self._require_writable()
         database, timeout = self._database, self._settings.busy_timeout

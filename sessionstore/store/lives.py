@@ -12,7 +12,6 @@ from ..arguments import UNSET, Unset
 from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..values import SessionInfo
-from ..values.receipts import DeleteReceipt, SweepReceipt
 from .calls import Calls
 from .sweeps import SWEEP_PAUSE, Sweep, sweep_arguments
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ..queries.retention import Rules, Surplus
     from ..queries.sweeping import Batch
     from ..queries.tidying import Chore, Done
+    from ..values.receipts import DeleteReceipt, SweepReceipt
 
 
 class LifeCalls(Calls):
@@ -113,6 +113,8 @@ class LifeCalls(Calls):
 
         Sessions of every status count: open, ended, expired, archived. One that is used meanwhile stays. The remote is not told.
         """
+        from ..values.receipts import DeleteReceipt
+
         rules = _rules(max_age, max_sessions, max_bytes)
         only_tell = inputs.flag("dry_run", dry_run)
         going = self._surplus(rules)

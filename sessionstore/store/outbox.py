@@ -13,11 +13,11 @@ from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..remote import events
 from ..values import Page
-from ..values.outbox import BackfillReceipt, OutboxEvent, OutboxState, OutboxStats
 
 if TYPE_CHECKING:
     from ..database.transaction import Transaction
     from ..queries.backfill import Step
+    from ..values.outbox import BackfillReceipt, OutboxEvent, OutboxState, OutboxStats
     from .calls import Calls
 
 STATES: Final = ("pending", "dead", "erased")
@@ -166,6 +166,8 @@ class Outbox:
         Raises:
             ConfigError: The store has no remote.
         """
+        from ..values.outbox import BackfillReceipt
+
         left = inputs.optional_whole_number("limit", limit, least=1)
         sessions = added = 0
         while True:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Literal, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from .. import inputs, queries, search_terms
 from ..arguments import SearchFilters, refuse_unknown, search_filter
 from ..errors import DiskFullError, InvalidInputError, StoreBusyError, StoreCorruptError
 from ..search_terms import Match, Terms
 from ..values import SEARCH_MODES
-from ..values.search import SearchPage
 from .calls import Calls
+
+if TYPE_CHECKING:
+    from ..values.search import SearchPage
 
 # What a search indexes before it looks, if that is missing: less than a second of work.
 MOST_AT_ONCE: Final = 5_000

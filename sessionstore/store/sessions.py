@@ -24,12 +24,12 @@ from ..content import decoded
 from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..values import EXPIRED_STATUS, EndStatus, Page, SessionInfo
-from ..values.receipts import DeleteReceipt
 from .calls import Calls
 from .sweeps import SWEEP_PAUSE
 
 if TYPE_CHECKING:
     from ..handle import SessionHandle
+    from ..values.receipts import DeleteReceipt
     from . import SessionStore
 
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from .. import clock, inputs
-from ..values.receipts import SweepReceipt
 
 if TYPE_CHECKING:
     from ..queries.sweeping import Batch
     from ..queries.tidying import Chore, Done
+    from ..values.receipts import SweepReceipt
 
 # A batch holds the writer for a few milliseconds; in the pause before the next one others get their turn.
 SWEEP_BATCH: Final = 100
@@ -76,6 +76,8 @@ class Sweep:
 
     def receipt(self) -> SweepReceipt:
         """What it did."""
+        from ..values.receipts import SweepReceipt
+
         return SweepReceipt(
             expired=self.expired,
             more=self.outcome == "more",

@@ -685,16 +685,17 @@ def test_an_older_schema_is_encrypted_and_then_upgraded_with_an_encrypted_copy(p
     from alembic import command
 
     from sessionstore.database import engine, upgrade
+    from sessionstore.database.core import around
 
     with closing(engine.connect_copy(path_made(path))) as driver:
         driver.execute("PRAGMA journal_mode=DELETE").fetchall()
         engine.mark_as_ours(driver)
-    core = engine.make_engine(lambda: engine.connect_file(path)).connect()
+    driver = engine.connect_file(path)
+    core = around(driver)
     configuration = upgrade.configuration(upgrade.migrations_folder())
     configuration.attributes["connection"] = core
     with upgrade.transaction(core):
         command.upgrade(configuration, "0003")
-    driver = engine.driver_of(core)
     now = "2026-01-01 00:00:00.000000"
     columns = {row[1]: row[3] for row in driver.execute("PRAGMA table_info(sessions)").fetchall() if row[3] and row[4] is None}
     values = {name: now if name.endswith("_at") else 1 for name in columns}

@@ -10,12 +10,13 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from trials import Trial
 
 import sessionstore
+from sessionstore.database import transaction
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -216,6 +217,30 @@ lost = {name: len(store.messages(name)) for name in acked} != acked
 children = len(store.messages("children"))
 print(json.dumps({"errors": errors, "failed": failed, "lost": lost, "children": children, "ok": store.doctor().ok}))
 """
+
+
+@pytest.mark.fault("F10")
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_a_writer_that_connects_again_waits_for_a_program_that_is_opening_or_closing_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Literal["full", "normal"]
+) -> None:
+    """As after a fork: the child may be the only one that has it open, and SQLite then locks the whole file for a moment."""
+    path = tmp_path / "a.db"
+    with sessionstore.open(path, durability=durability) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        store.session("s")
+        assert store._database.pause(timeout=5)
+        other.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+        other.execute("BEGIN IMMEDIATE")
+        store._database.resume()
+        waits = []
+
+        def pause() -> None:
+            waits.append(1)
+            other.close()
+
+        monkeypatch.setattr(transaction, "pause", pause)
+        assert store.append("s", "user", "x").seq == 1
+        assert waits == [1]
 
 
 @pytest.mark.fault("F10")

@@ -24,7 +24,7 @@ from alembic.script import ScriptDirectory
 
 import sessionstore
 from sessionstore import sql
-from sessionstore.database import engine, paths, upgrade
+from sessionstore.database import core, engine, paths, upgrade
 from sessionstore.models import SCHEMA_METADATA, is_modelled
 from sessionstore.queries import statements
 
@@ -39,7 +39,7 @@ in_checkout = pytest.mark.skipif(not (ROOT / "alembic.ini").is_file(), reason="a
 def test_the_revisions_make_the_tables_of_the_models(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     sessionstore.open(path).close()
-    with engine.make_engine(lambda: engine.connect_file(path)).connect() as connection:
+    with closing(engine.connect_file(path)) as driver, core.around(driver) as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": upgrade.VERSION_TABLE, "compare_type": True, "include_name": is_modelled}
         )
@@ -465,23 +465,75 @@ def loaded_by(program: str, *given: object) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-def test_importing_the_package_loads_no_heavy_package() -> None:
-    heavy = {"sqlalchemy", "sqlmodel", "pydantic", "alembic", "httpx", "trio", "rich", "typer"}
-    assert loaded_by("import sessionstore") & heavy == set()
+def loaded_from_elsewhere(program: str, *given: object) -> set[str]:
+    """What a program loads that is neither this package nor the standard library, nor what a bare interpreter loads there."""
+    return loaded_by(program, *given) - loaded_by("") - {"sessionstore"} - set(sys.stdlib_module_names)
 
 
-def test_a_current_file_is_opened_and_used_without_alembic_and_models(old_store: Path) -> None:
-    program = """
+# Of the standard library: they take milliseconds or megabytes, and appending and reading needs none of them.
+HEAVY = {
+    "asyncio",
+    "concurrent",
+    "email",
+    "hashlib",
+    "hmac",
+    "http",
+    "multiprocessing",
+    "secrets",
+    "socket",
+    "ssl",
+    "unittest",
+    "uuid",
+}
+
+EVERYDAY = """
 import sys, sessionstore
 with sessionstore.open(sys.argv[1]) as store:
-    chat = store.session("new")
-    chat.append("user", "x", model="m", dedupe_key="k")
-    chat.append_many([{"role": "user", "content": "y"}])
+    chat = store.session("new", user_id="u", ttl=60, metadata={"k": 1})
+    chat.append("user", "naïve 日本語", model="m", dedupe_key="k")
+    chat.append_many([{"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}])
     assert len(chat.messages(last=2)) == 2
     assert list(chat.iterate())
     assert store.get("new")
+    store.set_state("new", {"name": {"v": 1}})
+    assert store.get_state("new", "name") == {"v": 1}
+    store.record("m", 1.0)
+    chat.end()
 """
-    assert loaded_by(program, old_store) & {"alembic", "sqlmodel", "pydantic", "httpx", "mako"} == set()
+
+AWAITED = """
+import asyncio, sys, sessionstore
+async def main():
+    async with sessionstore.aopen(sys.argv[1]) as store:
+        chat = await store.session("new")
+        await chat.append("user", "x")
+        assert len(await chat.messages(last=2)) == 1
+        assert [message async for message in chat.iterate()]
+        assert await store.get("new")
+asyncio.run(main())
+"""
+
+
+def test_appending_and_reading_loads_no_sqlalchemy_and_a_light_part_of_the_standard_library(old_store: Path) -> None:
+    # What decodes the JSON of extras and metadata.
+    assert loaded_from_elsewhere(EVERYDAY, old_store) <= {"pydantic_core", "typing_extensions"}
+    assert (loaded_by(EVERYDAY, old_store) - loaded_by("")) & HEAVY == set()
+
+
+def test_awaiting_them_loads_no_sqlalchemy_either(old_store: Path) -> None:
+    assert loaded_from_elsewhere(AWAITED, old_store) <= {"anyio", "idna", "pydantic_core", "sniffio", "typing_extensions"}
+
+
+def test_what_needs_sqlalchemy_loads_it_in_the_middle_of_a_program(old_store: Path) -> None:
+    program = (
+        EVERYDAY
+        + """
+    assert "sqlalchemy" not in sys.modules
+    assert [info.session_id for info in store.list(user_id="u", status="completed")] == ["new"]
+    assert "sqlalchemy" in sys.modules
+"""
+    )
+    assert loaded_by(program, old_store) & {"alembic", "httpx", "mako"} == set()
 
 
 def test_the_host_programs_metadata_and_logging_stay_as_they_are(tmp_path: Path) -> None:

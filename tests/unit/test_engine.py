@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import sessionstore
 from sessionstore import ConfigError
-from sessionstore.database import engine
+from sessionstore.database import core, engine
 
 
 @pytest.mark.fault("F15")
@@ -187,7 +188,18 @@ def test_a_read_only_connection_finds_odd_names_and_cannot_write(tmp_path: Path,
 def test_parameters_stay_out_of_errors() -> None:
     import sqlalchemy as sa
 
-    made = engine.make_engine(engine.connect_memory)
-    with made.connect() as connection, pytest.raises(sa.exc.OperationalError) as caught:
+    with (
+        closing(engine.connect_memory()) as driver,
+        core.around(driver) as connection,
+        pytest.raises(sa.exc.OperationalError) as caught,
+    ):
         connection.execute(sa.text("SELECT * FROM nowhere WHERE x = :words"), {"words": "the words of a user"})
     assert "the words of a user" not in str(caught.value)
+
+
+@pytest.mark.parametrize("connect", [engine.connect_file, lambda path: engine.connect_read_only(path, immutable=False)])
+def test_the_operator_regexp_is_there_before_sqlalchemy_is(tmp_path: Path, connect: Callable[[Path], sqlite3.Connection]) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+    with closing(connect(path)) as connection:
+        assert connection.execute("SELECT 'Paris' REGEXP '^P', 'Rome' REGEXP '^P', NULL REGEXP 'P'").fetchall() == [(1, 0, None)]
