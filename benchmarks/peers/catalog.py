@@ -59,9 +59,12 @@ PEERS = (
             Member(STORE, "store:Sync", ours=True),
             Member(STORE_ASYNC, "store:Async", ours=True),
             Member(
-                STORE, "store:Record", "record() with a remote: a figure and its event; taken by claim and settlement", ours=True
+                STORE,
+                "store:Record",
+                "record() with a remote, a batch by record_many(): figures and their events; taken by claim and settlement",
+                ours=True,
             ),
-            Member(STORE_ASYNC, "store:AsyncRecord", "the same awaited; a batch is 100 tasks", ours=True),
+            Member(STORE_ASYNC, "store:AsyncRecord", "the same awaited", ours=True),
             Member(STORE_OUTBOX, "store:Outbox", "the event without the figure, by a call that is not public", ours=True),
         ),
         extra="",

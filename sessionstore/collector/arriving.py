@@ -29,7 +29,7 @@ from ..queries.collecting.arrivals import (
     namespace_of,
     source_name,
 )
-from ..queries.metrics import NewMetric
+from ..queries.metrics import Figure
 from ..remote.capabilities import MAX_EVENTS
 from ..remote.events import (
     AGENT_ACTIVITY,
@@ -272,7 +272,7 @@ def _metric(given: object) -> Measured | Figures:
     body = bodies.Metric.model_validate(given)
     noted = _noted(body.attributes, body.timestamp)
     text = encode_json(noted) if noted else None
-    metric = NewMetric(body.name, body.value, body.unit, text, body.agent_id, body.session_id)
+    metric = Figure(body.name, body.value, body.unit, text, body.agent_id, body.session_id)
     return Measured(metric, body.timestamp.text)
 
 

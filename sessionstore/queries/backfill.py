@@ -222,7 +222,7 @@ def _about_figure(row: tuple[Any, ...]) -> events.Event:
         unit=unit,
         agent_id=agent_id,
         session_id=session_id,
-        attributes=decoded(attributes) if attributes else None,
+        attributes=attributes,
     )
 
 

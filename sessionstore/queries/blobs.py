@@ -7,7 +7,6 @@ it is collected, or until a message has it again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Any, Final
 
 from .. import inputs, packing, sql
@@ -69,6 +68,8 @@ def content(db: Transaction, row: Sequence[Any]) -> bytes:
         StoreCorruptError: It is not what was stored.
         MissingExtraError: It needs zstd, and there is none.
     """
+    from hashlib import sha256
+
     blob = NewBlob(*row)
     data = blob.data
     if blob.encoding is not None:

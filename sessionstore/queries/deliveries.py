@@ -7,18 +7,21 @@ without a token is a wait for the next try. Both end by themselves, so that a ki
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from .. import clock, sql
 from ..database.transaction import Transaction
+from ..inputs import MAX_INTEGER
 from ..remote.backoff import LONGEST_WAIT
 from ..remote.settlement import PLACE_OF, Place, QueuedEvent, Settlement, Trouble
 from . import subscription
 
 _MAX_ERROR_CHARS: Final = 200
+# Under the lock at most so many times as many events are looked at as may be claimed.
+_PASSED: Final = 4
 _KEPT: Final = "pending"
 _DEAD: Final = "dead"
 
@@ -98,20 +101,40 @@ def claim(
         most_bytes: How large they may be together; one may be larger.
         lease: How long the claim holds.
         among: What was claimable a moment ago. What others have taken meanwhile is left out. Nothing is overtaken: of each stream
-            this begins with its oldest event.
+            this begins with its oldest event. None for a look at the oldest ones, in this transaction: where so many of them are
+            held that a full claim may be behind them, nothing is claimed, and it is to be looked for without the lock.
     """
-    ids = claimable(db, token, most) if among is None else among
-    found: list[QueuedEvent] = []
-    total = 0
-    for row in db.driver.execute(sql.CLAIM, (json.dumps(ids), db.now_text, _latest(db), token)):
-        event = QueuedEvent._make(row)
-        total += event.size_bytes
-        if len(found) == most or (found and total > most_bytes):
-            break
-        found.append(event)
+    if among is None:
+        found = _oldest(db, token, most, most_bytes)
+    else:
+        rows = db.driver.execute(sql.CLAIM, (json.dumps(among), db.now_text, _latest(db), token))
+        found, _ = _fitting(rows, most, most_bytes)
     until = clock.to_text(db.now + lease)
     db.driver.executemany(sql.HOLD_STREAM, [(*stream, token, until) for stream in set(map(PLACE_OF, found))])
     return found
+
+
+def _oldest(db: Transaction, token: str, most: int, most_bytes: int) -> list[QueuedEvent]:
+    more = db.driver.execute(sql.PENDING_BEHIND, (_PASSED * most,)).fetchall()
+    behind = more[0][0] if more else MAX_INTEGER
+    rows = db.driver.execute(sql.CLAIM_OLDEST, (behind, db.now_text, _latest(db), token, most))
+    found, is_full = _fitting(rows, most, most_bytes)
+    return found if is_full or not more else []
+
+
+def _fitting(rows: Iterable[Sequence[Any]], most: int, most_bytes: int) -> tuple[list[QueuedEvent], bool]:
+    """The first events that fit into a claim, and whether they fill it. No more are read: a few may be large."""
+    found: list[QueuedEvent] = []
+    total = 0
+    for row in rows:
+        event = QueuedEvent._make(row)
+        total += event.size_bytes
+        if found and total > most_bytes:
+            return found, True
+        found.append(event)
+        if len(found) == most:
+            return found, True
+    return found, False
 
 
 def settle(db: Transaction, settlement: Settlement) -> int:
@@ -123,7 +146,7 @@ def settle(db: Transaction, settlement: Settlement) -> int:
     ours = settlement.of_streams(held(db, settlement.token))
     gone = 0
     if ours.sent:
-        left = db.driver.execute(sql.DELETE_EVENTS, (json.dumps([event.id for event in ours.sent]),)).rowcount
+        left = _delete(db, [event.id for event in ours.sent])
         gone = len(ours.sent) - left
         db.driver.execute(sql.COUNT_SENT, (left, db.now_text))
     for refusal in ours.refused:
@@ -143,12 +166,21 @@ def settle(db: Transaction, settlement: Settlement) -> int:
     return settlement.size - ours.size + gone
 
 
-def settle_and_claim(
-    db: Transaction, settlement: Settlement, *, most: int, most_bytes: int, lease: timedelta, among: Sequence[int] | None = None
-) -> list[QueuedEvent]:
-    """Store what became of one claim, and make the next one with the same token: one commit instead of two."""
+def _delete(db: Transaction, ids: Sequence[int]) -> int:
+    """Delete events that are pending; returns how many there were."""
+    if len(ids) == 1:
+        # The list of the other statement takes as long as the row.
+        return db.driver.execute(sql.DELETE_EVENT, ids).rowcount
+    return db.driver.execute(sql.DELETE_EVENTS, (json.dumps(ids),)).rowcount
+
+
+def settle_and_claim(db: Transaction, settlement: Settlement, *, most: int, most_bytes: int, lease: timedelta) -> list[QueuedEvent]:
+    """Store what became of one claim, and make the next one with the same token: one commit instead of two.
+
+    What it cannot claim without passing many events that others hold is left to a claim of its own.
+    """
     settle(db, settlement)
-    return claim(db, settlement.token, most=most, most_bytes=most_bytes, lease=lease, among=among)
+    return claim(db, settlement.token, most=most, most_bytes=most_bytes, lease=lease)
 
 
 def held(db: Transaction, token: str) -> frozenset[Place]:

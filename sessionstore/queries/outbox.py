@@ -66,15 +66,23 @@ def _row(db: Transaction, event: Event) -> tuple[Any, ...]:
 def _within_quota(db: Transaction, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The events that may be kept; all but figures always may."""
     gauge, size = db.gauge, _size(rows)
-    has_figures = any(row[_KIND] == METRIC for row in rows)
     gauge.unlooked += size
+    if gauge.unlooked >= gauge.stretch or size > gauge.room:
+        rows = _fitting(db, rows, size)
+        size = _size(rows)
+    gauge.room -= size
+    return rows
+
+
+def _fitting(db: Transaction, rows: list[tuple[Any, ...]], size: int) -> list[tuple[Any, ...]]:
+    """The events that may be kept after a look at how much room there is, if that is worth while."""
+    gauge = db.gauge
+    has_figures = any(row[_KIND] == METRIC for row in rows)
     lacks_room = has_figures and size > gauge.room
     if gauge.unlooked >= gauge.stretch or (lacks_room and _may_have_room(db)):
         _look(db, size, has_figures=has_figures)
         lacks_room = has_figures and size > gauge.room
-    kept = _without_figures(db, rows) if lacks_room else rows
-    gauge.room -= _size(kept)
-    return kept
+    return _without_oldest_figures(db, rows) if lacks_room else rows
 
 
 def _may_have_room(db: Transaction) -> bool:
@@ -82,14 +90,20 @@ def _may_have_room(db: Transaction) -> bool:
     return not db.gauge.is_full or _sent(db) - db.gauge.sent >= db.gauge.enough
 
 
-def _without_figures(db: Transaction, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _without_oldest_figures(db: Transaction, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     told = subscription.current(db)
     if _raises(told):
         quota = _quota(told)
         raise QuotaError(f"the outbox holds {quota} bytes of events, its quota; drain it, or give it more room", limit=quota)
-    kept = [row for row in rows if row[_KIND] != METRIC]
+    room = db.gauge.room - _size(row for row in rows if row[_KIND] != METRIC)
+    kept = []
+    for row in reversed(rows):
+        size = row[_SIZE] if row[_KIND] == METRIC else 0
+        if size <= max(room, 0):
+            room -= size
+            kept.append(row)
     count_dropped(db, len(rows) - len(kept))
-    return kept
+    return kept[::-1]
 
 
 def _look(db: Transaction, size: int, *, has_figures: bool) -> None:

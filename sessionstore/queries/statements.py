@@ -227,6 +227,7 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         sa.select(STORE_INFO.c.remote_url, STORE_INFO.c.sync_messages, STORE_INFO.c.max_outbox_bytes, STORE_INFO.c.on_full),
         (),
     ),
+    "READ_REMOTE_SINCE": (sa.select(sa.type_coerce(STORE_INFO.c.remote_since, sa.String)), ()),
     "INSERT_EVENT": (_insert(OUTBOX, *_OUTBOX_COLUMNS), _OUTBOX_COLUMNS),
     "PENDING_SIZE": (sa.select(sa.func.count(), _BYTES).where(IS_PENDING), ()),
     "DEAD_SIZE": (sa.select(sa.func.count().filter(IS_UNSUPPORTED), _BYTES).where(IS_DEAD), ()),
@@ -251,6 +252,18 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "CLAIM": (
         sa.select(*QUEUED_COLUMNS).where(OUTBOX.c.id.in_(_NAMED_IDS), IS_PENDING, sa.not_(_HELD_BY_OTHERS)).order_by(OUTBOX.c.id),
         ("ids", "at", "latest", "token"),
+    ),
+    "PENDING_BEHIND": (
+        sa.select(OUTBOX.c.id).where(IS_PENDING).order_by(OUTBOX.c.id).limit(sa.literal_column("1")).offset(sa.bindparam("passed")),
+        ("passed",),
+    ),
+    "CLAIM_OLDEST": (
+        sa.select(*QUEUED_COLUMNS)
+        .where(OUTBOX.c.id < sa.bindparam("behind"), IS_PENDING, sa.not_(_HELD_BY_OTHERS))
+        .order_by(OUTBOX.c.id)
+        .limit(sa.bindparam("most"))
+        .offset(NO_OFFSET),
+        ("behind", "at", "latest", "token", "most"),
     ),
     "HOLD_STREAM": (
         sa.insert(HOLDS).prefix_with("OR REPLACE").values({name: sa.bindparam(name) for name in _HOLD_COLUMNS}),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from ..content import decoded
 from ..inputs import encode_json
 from ..values import Message, SessionInfo
 
@@ -40,26 +40,29 @@ MAX_MESSAGE_BYTES: Final = 900_000
 MAX_BODY_BYTES: Final = 1_000_000
 _ADDED: Final = ("metadata", "details", "attributes")
 _OMITTED: Final = {"omitted": "too large"}
+_NONE: Final = "{}"
 _EXPIRY_REASON: Final = "ttl_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing to tell. Events of one stream of a namespace are delivered in order; `body` has the fields of its endpoint."""
+class Event(NamedTuple):
+    """One thing to tell. Events of one stream of a namespace are delivered in order.
+
+    `body` has the fields of its endpoint, or is their JSON text.
+    """
 
     kind: str
     stream: str
     namespace: str
     occurred_at: datetime
-    body: dict[str, Any]
+    body: dict[str, Any] | str
 
 
-def encoded(body: Mapping[str, Any]) -> tuple[str, int]:
+def encoded(body: Mapping[str, Any] | str) -> tuple[str, int]:
     """A body as it is sent, and its size in bytes. One that is too large for a request says so in the place of what was added."""
-    text = encode_json(body)
+    text = body if isinstance(body, str) else encode_json(body)
     size = _size(text)
     if size > MAX_BODY_BYTES:
-        text = encode_json({name: _OMITTED if name in _ADDED else value for name, value in body.items()})
+        text = encode_json({name: _OMITTED if name in _ADDED else value for name, value in decoded(text).items()})
         size = _size(text)
     return text, size
 
@@ -122,18 +125,17 @@ def message_figures(namespace: str, agent_id: str | None, began_at: datetime, me
     """
     figures = message.figures()
     answer_time = figures.get("response_time_ms", figures.get("elapsed_ms")) if message.role == "assistant" else None
-    told = metric(
-        namespace,
-        message.created_at,
-        name=MESSAGE_METRIC,
-        value=answer_time,
-        unit="ms",
-        agent_id=agent_id,
-        session_id=message.session_id,
-        attributes={"seq": message.seq, "role": message.role, **figures},
-    )
-    told.body["start_time"] = began_at.isoformat()
-    return told
+    body = {
+        "name": MESSAGE_METRIC,
+        "value": answer_time,
+        "unit": "ms",
+        "agent_id": agent_id,
+        "session_id": message.session_id,
+        "timestamp": message.created_at.isoformat(),
+        "attributes": {"seq": message.seq, "role": message.role, **figures},
+        "start_time": began_at.isoformat(),
+    }
+    return Event(METRIC, session_stream(message.session_id), namespace, message.created_at, _known(body))
 
 
 def message_told(namespace: str, agent_id: str | None, began_at: datetime, message: Message) -> Event:
@@ -163,23 +165,25 @@ def metric(
     occurred_at: datetime,
     *,
     name: str,
-    value: float | None,
+    value: float,
     unit: str | None,
     agent_id: str | None,
     session_id: str | None,
-    attributes: Mapping[str, Any] | None,
+    attributes: str | None,
 ) -> Event:
-    """A figure was recorded."""
-    body = {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "agent_id": agent_id,
-        "session_id": session_id,
-        "timestamp": occurred_at.isoformat(),
-        "attributes": attributes or None,
-    }
-    return Event(METRIC, metric_stream(session_id, agent_id), namespace, occurred_at, _known(body))
+    """A figure was recorded; `attributes` is JSON text."""
+    # Written out: the hot path, and what is added is JSON already.
+    fields = [f'{{"name":{encode_json(name)},"value":{value!r}']
+    if unit is not None:
+        fields.append(f'"unit":{encode_json(unit)}')
+    if agent_id is not None:
+        fields.append(f'"agent_id":{encode_json(agent_id)}')
+    if session_id is not None:
+        fields.append(f'"session_id":{encode_json(session_id)}')
+    fields.append(f'"timestamp":"{occurred_at.isoformat()}"')
+    if attributes is not None and attributes != _NONE:
+        fields.append(f'"attributes":{attributes}')
+    return Event(METRIC, metric_stream(session_id, agent_id), namespace, occurred_at, ",".join(fields) + "}")
 
 
 def agent_registered(

@@ -12,7 +12,6 @@ from ..config import key_of_environment
 from ..database.full_disk import Freeing
 from ..errors import ConfigError, SessionStoreError
 from ..logs import log
-from ..values.receipts import DrainReceipt
 from .calls import Calls
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ..remote.credentials import ApiKey
     from ..remote.settings import Remote
     from ..remote.settlement import Place, QueuedEvent, Settlement, Trouble
+    from ..values.receipts import DrainReceipt
 
 DEFAULT_DRAIN_TIMEOUT: Final = 2.0
 DEFAULT_FLUSH_TIMEOUT: Final = 30.0
@@ -155,10 +155,11 @@ class SyncCalls(Calls):
 
     # Full: what is sent must be on disk, or a power cut could take back what the remote already knows.
 
-    # What is claimable is looked for first, without the lock of the file: that may pass very many events that are held.
-
     def _claim(self, token: str, most: int, most_bytes: int, lease: timedelta) -> list[QueuedEvent] | None:
-        """The claimed events; None if others have just taken all that was there: then there may be more."""
+        """The claimed events; None if others have just taken all that was there: then there may be more.
+
+        What is claimable is looked for first, without the lock of the file: that may pass very many events that are held.
+        """
         found: list[int] = []
 
         def look(db: Transaction) -> list[QueuedEvent] | None:
@@ -177,17 +178,12 @@ class SyncCalls(Calls):
         return self._write(Freeing(lambda db: queries.deliveries.settle(db, settlement)))
 
     def _settle_and_claim(self, settlement: Settlement, most: int, most_bytes: int, lease: timedelta) -> list[QueuedEvent]:
-        found: list[int] = []
+        """The next events. Where these stand behind many that others hold, it returns none: `_claim` looks for them."""
 
-        def look(db: Transaction) -> list[QueuedEvent] | None:
-            # What is being settled is still there.
-            found[:] = queries.deliveries.claimable(db, settlement.token, most + settlement.size)
-            return None
+        def work(db: Transaction) -> list[QueuedEvent]:
+            return queries.deliveries.settle_and_claim(db, settlement, most=most, most_bytes=most_bytes, lease=lease)
 
-        def claim(db: Transaction) -> list[QueuedEvent]:
-            return queries.deliveries.settle_and_claim(db, settlement, most=most, most_bytes=most_bytes, lease=lease, among=found)
-
-        return self._read_or_write(look, Freeing(claim), full=True)
+        return self._write(Freeing(work), full=True)
 
     def _release(self, token: str) -> None:
         return self._write(Freeing(lambda db: queries.deliveries.release(db, token)))

@@ -114,6 +114,7 @@ CALLS: dict[str, Call] = {
     "query": lambda store: store.query("SELECT * FROM v_messages"),
     "rebuild_search": lambda store: store.rebuild_search(),
     "record": lambda store: store.record("x", 1),
+    "record_many": lambda store: store.record_many([sessionstore.NewMetric("x", 1), sessionstore.NewMetric("y", 2)]),
     "register_agent": lambda store: store.register_agent("a"),
     "rekey": rekey,
     "remaining": lambda store: store.remaining(CHAT),

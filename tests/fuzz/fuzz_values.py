@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from fuzz_store import CALL, CANARY
 from hypothesis import strategies as st
 
-from sessionstore import NewMessage
+from sessionstore import NewMessage, NewMetric
 from sessionstore.content import ROLES
 from sessionstore.formats import EXPORT_FORMATS, IMPORT_FORMATS
 from sessionstore.queries.transfer import ON_CONFLICT
@@ -258,6 +259,22 @@ flags = Parameter(st.booleans(), anything)
 numbers = Parameter(st.none() | whole, odd_whole)
 needed_numbers = Parameter(whole, odd_whole)
 jsons = Parameter(st.none() | objects, odd_objects | anything)
+new_metrics = st.builds(
+    NewMetric,
+    letters,
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+    optional_ids.good,
+    jsons.good,
+    agent_id=optional_ids.good,
+    session_id=optional_ids.good,
+    at=st.none() | instants,
+)
+odd_new_metrics = st.builds(
+    lambda metric, name, value: replace(metric, **{name: value}),
+    new_metrics,
+    st.sampled_from([each.name for each in fields(NewMetric)]),
+    odd_instants | odd_objects | odd_whole,
+)
 titles = Parameter(st.none() | texts, anything)
 lists_of_ids = Parameter(
     st.sampled_from(["s", ["s", "fork"], ("other",), {"gone"}, []]), anything | st.lists(odd_scalars, max_size=3)
@@ -483,5 +500,6 @@ PARAMETERS_OF: Final[dict[tuple[str, str], Parameter]] = {
     ("set_status", "agent_id"): identifiers,
     ("log_activity", "agent_id"): identifiers,
     ("agent", "agent_id"): identifiers,
+    ("record_many", "figures"): Parameter(st.lists(new_metrics, max_size=3), anything | st.lists(odd_new_metrics, max_size=3)),
     ("increment_state", "name"): Parameter(st.sampled_from(["n", "x", "new"]), anything),
 }

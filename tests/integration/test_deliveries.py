@@ -13,8 +13,7 @@ import pytest
 from clocks import FrozenClock
 
 import sessionstore
-from sessionstore import SessionStore, queries
-from sessionstore.database import engine
+from sessionstore import SessionStore, queries, sql
 from sessionstore.remote.events import AGENT_STATUS, Event, session_stream
 from sessionstore.remote.settlement import MAX_ATTEMPTS, QueuedEvent, Refusal, Settlement, Trouble
 
@@ -313,6 +312,67 @@ def test_the_claim_after_a_settlement_is_a_full_one(told: SessionStore) -> None:
     assert streams(told._settle_and_claim(done, 3, LARGE, LEASE)) == ["d", "e", "f"]
 
 
+def test_the_claim_after_a_settlement_passes_a_few_that_are_held(told: SessionStore) -> None:
+    enqueue(told, "a", "held", *["held"] * 5, "b", "a", "c")
+    first = claim(told, "t", most=1)
+    assert streams(claim(told, "other", most=1)) == ["held"]
+    done = Settlement(token="t", sent_before=0, sent=tuple(first), over=True)
+    assert streams(told._settle_and_claim(done, 3, LARGE, LEASE)) == ["b", "a", "c"]
+
+
+def test_the_claim_after_a_settlement_leaves_what_is_behind_many_that_are_held_to_a_search_without_the_lock(
+    told: SessionStore,
+) -> None:
+    enqueue(told, "a", *["held"] * 50, "b", "c")
+    first = claim(told, "t", most=1)
+    claim(told, "other", most=1)
+    done = Settlement(token="t", sent_before=0, sent=tuple(first), over=True)
+    assert told._settle_and_claim(done, 5, LARGE, LEASE) == []
+    assert told.outbox.stats().sent == 1
+    assert streams(claim(told, "t")) == ["b", "c"]
+
+
+def test_the_claim_after_a_settlement_passes_a_gap_behind_an_event_that_waits(told: SessionStore) -> None:
+    enqueue(told, "waits", *["gone"] * 60, "b")
+    first, *gone = claim(told, "t", most=61)
+    settle(told, "t", [], [refusal(first)], over=False)
+    done = Settlement(token="t", sent_before=0, sent=tuple(gone), over=True)
+    assert streams(told._settle_and_claim(done, 1, LARGE, LEASE)) == ["b"]
+
+
+def test_the_claim_after_a_settlement_takes_what_there_is_if_nothing_is_behind_it(told: SessionStore) -> None:
+    enqueue(told, "a", *["held"] * 10, "b")
+    first = claim(told, "t", most=1)
+    claim(told, "other", most=1)
+    done = Settlement(token="t", sent_before=0, sent=tuple(first), over=True)
+    assert streams(told._settle_and_claim(done, 5, LARGE, LEASE)) == ["b"]
+
+
+def test_the_claim_after_a_settlement_of_all_there_is_finds_nothing(told: SessionStore) -> None:
+    enqueue(told, "a", "b")
+    done = Settlement(token="t", sent_before=0, sent=tuple(claim(told, "t")), over=True)
+    assert told._settle_and_claim(done, 5, LARGE, LEASE) == []
+    assert told._settle_and_claim(Settlement(token="t", sent_before=0, over=True), 5, LARGE, LEASE) == []
+
+
+def test_a_claim_after_a_settlement_reads_no_more_than_it_may_hold(told: SessionStore) -> None:
+    told.session("first")
+    for number in range(4):
+        told.record("x", number, attributes={"blank": "x" * 900}, session_id=f"s{number}")
+    done = Settlement(token="t", sent_before=0, over=True)
+    assert len(told._settle_and_claim(done, 100, 2_500, LEASE)) == 3
+    assert len(told._settle_and_claim(done, 2, LARGE, LEASE)) == 2
+
+
+def test_the_claim_after_a_settlement_finds_its_events_by_the_index_of_those_that_wait(store_path: Path) -> None:
+    """However many dead ones stand before them."""
+    sessionstore.open(store_path).close()
+    with closing(sqlite3.connect(store_path)) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql.CLAIM_OLDEST}", (9, "", "", "", 1))]
+    assert plan[0] == "SEARCH outbox USING INDEX ix_outbox_waiting (id<?)"
+    assert not any("TEMP B-TREE" in step for step in plan)
+
+
 def test_leases_and_waits_are_told_apart(told: SessionStore, frozen: FrozenClock) -> None:
     enqueue(told, "a", "b")
     first, _ = claim(told, "t")
@@ -414,27 +474,20 @@ def test_what_is_there_now_can_be_waited_for(told: SessionStore) -> None:
 
 @pytest.mark.fault("F4")
 @pytest.mark.parametrize("durability", ["normal", "full"])
-def test_a_claim_is_on_disk_before_anything_is_sent(
-    store_path: Path, new_file: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
-) -> None:
+def test_a_claim_is_on_disk_before_anything_is_sent(store_path: Path, new_file: Path, durability: Any) -> None:
     """A power cut must not take back a claim whose events the remote knows already."""
     store_path.write_bytes(new_file.read_bytes())
     with sessionstore.open(store_path, durability=durability) as opened:
         opened.set_remote("http://127.0.0.1:9")
         enqueue(opened, "a", "b")
-        modes: list[str] = []
-        current = engine.set_synchronous
-
-        def spy(connection: sqlite3.Connection, mode: str) -> None:
-            modes.append(mode)
-            current(connection, mode)
-
-        monkeypatch.setattr(engine, "set_synchronous", spy)
+        driver = opened._database.writer._db.driver
+        statements: list[str] = []
+        driver.set_trace_callback(statements.append)
         (first,) = claim(opened, "t", most=1)
-        ((level,),) = opened._database.writer._db.driver.execute("PRAGMA synchronous").fetchall()
+        ((level,),) = driver.execute("PRAGMA synchronous").fetchall()
         assert level == 2
         opened._settle_and_claim(Settlement(token="t", sent_before=0, sent=(first,), over=True), 1, LARGE, LEASE)
-        assert "normal" not in modes
+        assert "PRAGMA synchronous=NORMAL" not in statements
         opened._release("t")
-        assert ("normal" in modes) is (durability == "normal")
+        assert ("PRAGMA synchronous=NORMAL" in statements) is (durability == "normal")
         opened.close(drain_timeout=0)

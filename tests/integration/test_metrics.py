@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ import anyio.lowlevel
 import pytest
 
 import sessionstore
-from sessionstore import InvalidInputError, SessionStore, clock, queries
+from sessionstore import InvalidInputError, NewMetric, SessionStore, clock, queries
 from sessionstore.remote.settings import Remote
 from sessionstore.store import timing
 
@@ -161,6 +161,136 @@ def test_a_figure_and_its_event_are_stored_both_or_neither(
 def test_without_a_remote_nothing_waits(store: SessionStore, told: Callable[[], Any]) -> None:
     store.record("x", 1)
     assert told() == []
+
+
+@pytest.mark.parametrize("attributes", [{"a": 'q"\\\n\u2028é', "b": 1e300, "c": [None, True]}, {}, None])
+def test_the_remote_is_told_a_figure_as_it_is_stored(store: SessionStore, told: Callable[[], Any], attributes: Any) -> None:
+    set_remote(store)
+    odd = 'a "quoted" \\ name, ünïcode'
+    store.record(odd, -0.1, odd, attributes, agent_id=odd, session_id=odd)
+    ((stream, _, _, body),) = told()
+    expected = {"name": odd, "value": -0.1, "unit": odd, "agent_id": odd, "session_id": odd}
+    assert stream == f"session:{odd}"
+    assert body.pop("timestamp")
+    assert body == {**expected, **({"attributes": attributes} if attributes else {})}
+
+
+# -- record_many
+
+
+@pytest.mark.usefixtures("frozen")
+def test_many_figures_are_stored_and_told_in_their_order_as_single_ones_are(
+    store: SessionStore, metrics: Callable[[], Any], told: Callable[[], Any]
+) -> None:
+    set_remote(store)
+    new = [
+        NewMetric("of session", 1, "n", {"a": 1}, agent_id="helper", session_id="live"),
+        NewMetric("of agent", 2.5, agent_id="helper"),
+        NewMetric("loose", 3),
+    ]
+    store.record_many(figure for figure in new)
+    together = metrics(), told()
+    for figure in new:
+        store.record(
+            figure.name, figure.value, figure.unit, figure.attributes, agent_id=figure.agent_id, session_id=figure.session_id
+        )
+    assert (metrics(), told()) == (together[0] * 2, together[1] * 2)
+    assert [row["name"] for row in together[0]] == ["of session", "of agent", "loose"]
+    assert [stream for stream, *_ in together[1]] == ["session:live", "agent:helper", "metrics"]
+
+
+def test_many_figures_are_one_commit(store: SessionStore) -> None:
+    before = store.status().commits
+    store.record_many([NewMetric("x", number) for number in range(50)])
+    assert store.status().commits == before + 1
+
+
+def test_no_figures_at_all_are_allowed(store: SessionStore, metrics: Callable[[], Any], told: Callable[[], Any]) -> None:
+    set_remote(store)
+    store.record_many([])
+    store.record_many(iter(()))
+    assert metrics() == told() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "figures"),
+    [
+        ("figures[1].name", [NewMetric("x", 1), NewMetric("", 1)]),
+        ("figures[0].value", [NewMetric("x", math.nan), NewMetric("", 1)]),
+        ("figures[2].unit", [NewMetric("x", 1), NewMetric("x", 1), NewMetric("x", 1, "a\tb")]),
+        ("figures[1].attributes", [NewMetric("x", 1), NewMetric("x", 1, attributes={"a": NOW})]),
+        ("figures[1].agent_id", [NewMetric("x", 1), NewMetric("x", 1, agent_id=" ")]),
+        ("figures[1].session_id", [NewMetric("x", 1), NewMetric("x", 1, session_id="")]),
+        ("figures[1].at", [NewMetric("x", 1), NewMetric("x", 1, at=NOW.replace(tzinfo=None))]),
+        ("figures[1]", [NewMetric("x", 1), ("x", 1)]),
+        ("figures[0]", [None]),
+        ("figures", "words"),
+        ("figures", {"x": 1}),
+        ("figures", NewMetric("x", 1)),
+        ("figures", [NewMetric("x", 1)] * 100_001),
+    ],
+)
+def test_one_bad_figure_of_many_is_named_and_none_is_stored(
+    store: SessionStore, metrics: Callable[[], Any], field: str, figures: Any
+) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        store.record_many(figures)
+    assert refused.value.field == field
+    assert metrics() == []
+
+
+@pytest.mark.parametrize("table", ["outbox", "metric_events"])
+def test_many_figures_and_their_events_are_stored_all_or_none(
+    store: SessionStore, metrics: Callable[[], Any], told: Callable[[], Any], table: str
+) -> None:
+    set_remote(store)
+    store.record("kept", 1)
+    name = "name" if table == "metric_events" else "body"
+    refusal = f"CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN instr(NEW.{name}, 'third') BEGIN SELECT RAISE(ABORT, 'no'); END"
+    store._write(lambda db: db.driver.execute(refusal).fetchall())
+    with pytest.raises(sessionstore.SessionStoreError):
+        store.record_many([NewMetric(name, 1) for name in ("first", "second", "third")])
+    assert [row["name"] for row in metrics()] == [body["name"] for *_, body in told()] == ["kept"]
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_figure_of_another_moment_is_stored_and_told_as_of_then(
+    store: SessionStore, metrics: Callable[[], Any], told: Callable[[], Any]
+) -> None:
+    set_remote(store)
+    later = NOW + timedelta(minutes=5)
+    store.record_many([NewMetric("then", 1, at=later.astimezone(timezone(timedelta(hours=2)))), NewMetric("now", 2)])
+    assert [row["occurred_at"] for row in metrics()] == ["2026-03-01 12:05:00.000000", "2026-03-01 12:00:00.000000"]
+    assert [body["timestamp"] for *_, body in told()] == ["2026-03-01T12:05:00+00:00", "2026-03-01T12:00:00+00:00"]
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_figure_from_before_the_remote_was_set_is_told_once_by_a_backfill(store: SessionStore, told: Callable[[], Any]) -> None:
+    store.record_many([NewMetric("stored before", 1, at=NOW - timedelta(days=2))])
+    set_remote(store)
+    store.record_many([NewMetric("of before", 2, at=NOW - timedelta(days=1)), NewMetric("at that moment", 3, at=NOW)])
+    assert [body["name"] for *_, body in told()] == ["at that moment"]
+    for _ in range(2):
+        store.outbox.backfill()
+        assert [body["name"] for *_, body in told()] == ["at that moment", "stored before", "of before"]
+    store.record_many([NewMetric("late", 4, at=NOW - timedelta(days=3))])
+    store.outbox.backfill()
+    assert [body["name"] for *_, body in told()] == ["at that moment", "stored before", "of before", "late"]
+
+
+def test_a_new_metric_shows_neither_its_value_nor_its_attributes() -> None:
+    metric = NewMetric("cost", 0.123, "EUR", {"words": "secret"}, session_id="s")
+    assert repr(metric) == "NewMetric(name='cost', agent_id=None, session_id='s', at=None)"
+    assert metric == NewMetric("cost", 0.123, "EUR", {"words": "secret"}, session_id="s")
+
+
+@pytest.mark.anyio
+async def test_many_figures_are_recorded_awaited_too(store: SessionStore, metrics: Callable[[], Any]) -> None:
+    awaited = sessionstore.AsyncSessionStore(store)
+    await awaited.record_many([NewMetric("a", 1), NewMetric("b", 2)])
+    with pytest.raises(InvalidInputError, match=r"figures\[0\]\.name"):
+        await awaited.record_many([NewMetric("", 1)])
+    assert [row["name"] for row in metrics()] == ["a", "b"]
 
 
 # -- timers around blocks

@@ -43,7 +43,7 @@ def set_remote(store: SessionStore, **options: Any) -> None:
 
 
 def claim(store: SessionStore, token: str, most: int = 100) -> list[QueuedEvent]:
-    return store._write(lambda db: queries.deliveries.claim(db, token, most=most, most_bytes=1 << 20, lease=LEASE))
+    return store._claim(token, most, 1 << 20, LEASE) or []
 
 
 def settle(store: SessionStore, token: str, **outcome: Any) -> int:
@@ -564,7 +564,8 @@ class Model:
             # A wait of the stream and what is left of a lease look alike to the model; both end here or by themselves.
             self.holds.pop(stream)
         elif going and stream in self.holds:
-            self.holds[stream] = None
+            # It stays a lease, of nobody.
+            self.holds[stream] = ""
 
     def check(self) -> None:
         stats = self.store.outbox.stats()
@@ -636,6 +637,22 @@ def test_a_full_outbox_drops_its_oldest_figures_and_counts_them(store: SessionSt
 
 
 @pytest.mark.fault("F31")
+def test_of_figures_that_come_together_the_oldest_are_dropped_too(store: SessionStore) -> None:
+    set_remote(store, max_outbox_bytes=SMALL)
+    store.session("first")
+    fill(store, 0.9)
+    store.record_many([sessionstore.NewMetric("together", number, attributes={"blank": "x" * 900}) for number in range(100)])
+    stats = store.outbox.stats()
+    assert 0.8 * SMALL < stats.pending_bytes <= SMALL
+    figures = [event.body for key in keys_of(store) if (event := store.outbox.get(key)) and event.kind == "metric" and event.body]
+    assert [body["name"] for body in figures] == ["together"] * len(figures)
+    assert [body["value"] for body in figures] == [float(number) for number in range(100 - len(figures), 100)]
+    assert told(store)[0] == ("session:first", "conversation_start")
+    ((recorded,),) = store.query("SELECT count(*) FROM v_metric_events").rows
+    assert stats.pending + stats.dropped == 1 + recorded, "here nothing is lost"
+
+
+@pytest.mark.fault("F31")
 def test_lifecycle_events_are_kept_however_full_it_is(store: SessionStore) -> None:
     set_remote(store, max_outbox_bytes=SMALL)
     for number in range(20):
@@ -673,6 +690,7 @@ def test_a_store_that_is_to_raise_writes_nothing_of_the_figure(store: SessionSto
     facts = {"input_tokens": 1, "model": "m" * 256, "finish_reason": "f" * 256}
     for call in (
         lambda: store.record("x", 1, attributes={"blank": "x" * 9_000}),
+        lambda: store.record_many([sessionstore.NewMetric("x", 1, attributes={"blank": "x" * 900})] * 9),
         lambda: store.append_many("s", [sessionstore.NewMessage({"role": "assistant", "content": "y"}, **facts)] * 20),
     ):
         before = dump()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal, assert_type
 
@@ -24,6 +24,7 @@ from sessionstore import (
     MemoryBackend,
     Message,
     NewMessage,
+    NewMetric,
     OpenAICompatible,
     Overview,
     Page,
@@ -103,6 +104,9 @@ def the_store(store: SessionStore) -> None:
     assert_type(store.query("SELECT ?", (1,), limit=5), QueryResult)
     store.quality(bucket="year")  # type: ignore[arg-type]
     store.quality(session_id="s")  # type: ignore[call-arg]
+    store.record_many([NewMetric("x", 1, "ms", {"a": 1}, session_id="s"), NewMetric("y", 0.5, at=datetime.now(UTC))])
+    store.record_many([("x", 1)])  # type: ignore[list-item]
+    NewMetric("x", 1, "ms", {}, "agent")  # type: ignore[call-arg]
     assert_type(store.timer("x", session_id="s", strict=True), Timer)
     assert_type(store.track("x", agent_id="a"), Timer)
     assert_type(store.track(shout)("x"), str)
@@ -190,6 +194,7 @@ async def the_async_store(store: AsyncSessionStore) -> None:
     assert_type(await store.overview(), Overview)
     assert_type(await store.success_rates(agent_id="a", bucket="day"), SuccessRates)
     assert_type(await store.query("SELECT :a", {"a": 1}), QueryResult)
+    await store.record_many(NewMetric("x", number) for number in range(3))
     assert_type(store.timer("x", strict=True), AsyncTimer)
     assert_type(store.track(), AsyncTimer)
     assert_type(store.track(shout)("x"), str)

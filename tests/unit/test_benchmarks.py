@@ -41,7 +41,10 @@ ROWS = {
         "start and end a conversation, FULL", "start and end a conversation, NORMAL",
         "start and end a conversation, with a remote, FULL", "start and end a conversation, with a remote, NORMAL",
     ),
-    "record": ("record a figure with a remote, FULL", "record a figure with a remote, NORMAL"),
+    "record": (
+        "record a figure with a remote, FULL", "record a figure with a remote, NORMAL",
+        "record 100 figures with a remote, each, FULL", "record 100 figures with a remote, each, NORMAL",
+    ),
     "nothing-to-drain": ("drain of an empty outbox",),
     "claims": ("claim and settle an event, batches of 100, FULL", "claim and settle an event, batches of 100, NORMAL"),
     "drain": ("deliver an event to a collector, in batches", "deliver an event to a collector, one at a time"),

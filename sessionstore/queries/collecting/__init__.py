@@ -117,7 +117,7 @@ class _Intake:
         self._desk.put_message(namespace, told)
 
     def measure(self, namespace: str, told: Measured) -> None:
-        name, value, unit, attributes, agent_id, session_id = told.metric
+        name, value, unit, attributes, agent_id, session_id, _ = told.metric
         self._metrics.append((namespace, name, value, unit, agent_id, session_id, attributes, told.at))
 
     def erase(self, namespace: str, told: Erasure) -> None:

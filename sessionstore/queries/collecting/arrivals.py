@@ -10,7 +10,7 @@ from ...errors import InvalidInputError
 from ...inputs import MAX_ID_CHARS
 from ...inputs import namespace as checked_namespace
 from ...rows import PreparedMessage
-from ..metrics import NewMetric
+from ..metrics import Figure
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SOURCE: Final = re.compile(r"[A-Za-z0-9_.-]{0,64}")
@@ -70,7 +70,7 @@ class Figures(NamedTuple):
 class Measured(NamedTuple):
     """A figure was recorded."""
 
-    metric: NewMetric
+    metric: Figure
     at: str
 
 
