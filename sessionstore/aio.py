@@ -312,6 +312,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     rekey = _in_thread(SessionStore.rekey)
     set_remote = _in_thread(SessionStore.set_remote)
     record = _awaited(SessionStore.record)
+    record_many = _awaited(SessionStore.record_many)
     register_agent = _awaited(SessionStore.register_agent)
     set_status = _awaited(SessionStore.set_status)
     log_activity = _awaited(SessionStore.log_activity)
@@ -326,7 +327,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _put_checkpoint = _awaited(SessionStore._put_checkpoint)  # noqa: SLF001
     _put_checkpoint_writes = _awaited(SessionStore._put_checkpoint_writes)  # noqa: SLF001
     _find_checkpoint = _awaited(SessionStore._find_checkpoint)  # noqa: SLF001
-    _listed_checkpoint = _awaited(SessionStore._listed_checkpoint)  # noqa: SLF001
+    _listed_checkpoints = _awaited(SessionStore._listed_checkpoints)  # noqa: SLF001
     _list_checkpoints = _awaited(SessionStore._list_checkpoints)  # noqa: SLF001
     _checkpoint_past = _awaited(SessionStore._checkpoint_past)  # noqa: SLF001
     _delete_checkpoint_runs = _awaited(SessionStore._delete_checkpoint_runs)  # noqa: SLF001

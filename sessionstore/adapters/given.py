@@ -4,38 +4,47 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-from ..aio import AsyncSessionStore
 from ..errors import InvalidInputError
 from ..opening import open as open_store
 from ..store import SessionStore
-from ..waiting import in_thread
 
-StoreLike = SessionStore | AsyncSessionStore | str | Path | None
+if TYPE_CHECKING:
+    from ..aio import AsyncSessionStore
+
+StoreLike: TypeAlias = "SessionStore | AsyncSessionStore | str | Path | None"
 
 
 class GivenStore:
-    """Both faces of one open store, and whether it is to be closed here.
+    """Both faces of one open store, and whether it is to be closed here. Who does not await does not load the awaited face.
 
     Attributes:
         sync: Its calls, which block.
-        awaited: The same calls for asyncio and trio.
         is_owned: Whether it was opened for this; then `close` closes it.
     """
 
-    __slots__ = ("awaited", "is_owned", "sync")
+    __slots__ = ("_awaited", "is_owned", "sync")
 
     def __init__(self, store: StoreLike = None) -> None:
+        self._awaited: AsyncSessionStore | None = None
         self.is_owned = store is None or isinstance(store, str | Path)
-        if isinstance(store, AsyncSessionStore):
-            self.awaited = store
-            self.sync = store._store  # noqa: SLF001 - the other face of the same store
-            return
-        if not isinstance(store, SessionStore | str | Path | None):
-            raise InvalidInputError("store", "must be a SessionStore, an AsyncSessionStore, a path, or None for the default file")
-        self.sync = store if isinstance(store, SessionStore) else open_store(store)
-        self.awaited = AsyncSessionStore(self.sync)
+        if isinstance(store, SessionStore):
+            self.sync = store
+        elif store is None or isinstance(store, str | Path):
+            self.sync = open_store(store)
+        else:
+            self._awaited = _async_store(store)
+            self.sync = self._awaited._store  # noqa: SLF001 - the other face of the same store
+
+    @property
+    def awaited(self) -> AsyncSessionStore:
+        """The same calls for asyncio and trio."""
+        if self._awaited is None:
+            from ..aio import AsyncSessionStore
+
+            self._awaited = AsyncSessionStore(self.sync)
+        return self._awaited
 
     def close(self) -> None:
         """Close the store if it is owned; a second close does nothing."""
@@ -45,10 +54,20 @@ class GivenStore:
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
         if self.is_owned:
+            from ..waiting import in_thread
+
             await in_thread(self.sync.close)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.sync!r}, is_owned={self.is_owned})"
+
+
+def _async_store(given: object) -> AsyncSessionStore:
+    from ..aio import AsyncSessionStore
+
+    if not isinstance(given, AsyncSessionStore):
+        raise InvalidInputError("store", "must be a SessionStore, an AsyncSessionStore, a path, or None for the default file")
+    return given
 
 
 class HoldsStore:

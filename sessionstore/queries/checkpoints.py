@@ -5,19 +5,19 @@ A value of a list may be what stands behind the items of another value, its base
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .. import clock, sql
 from ..arguments import NewSession
+from ..content import decoded
 from ..database.transaction import Transaction
 from ..errors import InvalidInputError, NotFoundError, QuotaError, StoreCorruptError
 from ..inputs import encode_json
 from ..rows import PreparedMessage
 from ..values.checkpoints import Found, Kept, Listed, NewCheckpoint, NewWrite, Past, Piece, Said, Stored, Write
-from . import lifecycle, messages
+from . import lifecycle, messages, sessions
 
 _STAMP_BITS: Final = 63
 _USE: Final = (
@@ -44,27 +44,32 @@ _PUT_WRITE: Final = (
     "value) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD_WRITE, _REPLACE_WRITE = _PUT_WRITE.format("IGNORE"), _PUT_WRITE.format("REPLACE")
-_COLUMNS: Final = "checkpoint_ns, checkpoint_id, parent_id, type, checkpoint, metadata_type, metadata, channels"
+_COLUMNS: Final = ", ".join(Stored._fields)
 _NAMED: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE session_key = ? AND checkpoint_ns = ? AND checkpoint_id = ?"  # noqa: S608
 _NEWEST: Final = (
     f"SELECT {_COLUMNS} FROM checkpoints WHERE session_key = ? AND checkpoint_ns = ? ORDER BY checkpoint_id DESC LIMIT 1"  # noqa: S608
 )
 _LINK: Final = "SELECT parent_id, channels FROM checkpoints WHERE session_key = ? AND checkpoint_ns = ? AND checkpoint_id = ?"
-_CHAINS: Final = (
-    "WITH RECURSIVE chain(start, number, depth) AS (SELECT value, value, 0 FROM json_each(:numbers) UNION ALL "
-    "SELECT chain.start, v.base_number, chain.depth + 1 FROM chain JOIN checkpoint_values v "
-    "ON v.session_key = :key AND v.number = chain.number WHERE v.base_number IS NOT NULL) "
-    "SELECT chain.start, v.base_number, v.number, v.stamp, v.items, v.type, v.value FROM chain JOIN checkpoint_values v "
-    "ON v.session_key = :key AND v.number = chain.number ORDER BY chain.start, chain.depth DESC"
-)
+_PIECE: Final = "SELECT base_number, number, stamp, items, type, value FROM checkpoint_values WHERE session_key = ? AND number = ?"
 _WRITES: Final = (
     "SELECT task_id, channel, type, value FROM checkpoint_writes WHERE session_key = ? AND checkpoint_ns = ? AND checkpoint_id = ? "
     "ORDER BY task_path, task_id, idx"
 )
 _LIST: Final = (
-    "SELECT c.session_key, s.session_id, c.checkpoint_ns, c.checkpoint_id, c.metadata_type, c.metadata FROM checkpoints c "
+    "SELECT c.rowid, c.session_key, s.session_id, c.checkpoint_ns, c.checkpoint_id{} FROM checkpoints c "
     "JOIN sessions s ON s.session_key = c.session_key WHERE s.namespace = :namespace AND s.status != 'expired' "
     "AND (s.expires_at IS NULL OR s.expires_at > :now){} ORDER BY c.checkpoint_id DESC, c.session_key, c.checkpoint_ns LIMIT :most"
+)
+# A row of these may have been given to another checkpoint since it was listed, as by a VACUUM: they are compared by name.
+_IN_ROWS: Final = (
+    "SELECT c.rowid, EXISTS (SELECT 1 FROM checkpoint_writes w WHERE w.session_key = c.session_key "  # noqa: S608
+    "AND w.checkpoint_ns = c.checkpoint_ns AND w.checkpoint_id = c.checkpoint_id), c.session_key, "
+    f"{', '.join(f'c.{column}' for column in Stored._fields)} FROM json_each(?) j CROSS JOIN checkpoints c ON c.rowid = j.value"
+)
+_PIECES_IN_ROWS: Final = (
+    "SELECT v.session_key, v.base_number, v.number, v.stamp, v.items, v.type, v.value FROM (SELECT DISTINCT c.session_key, "
+    "e.value AS number FROM json_each(?) j CROSS JOIN checkpoints c ON c.rowid = j.value CROSS JOIN json_each(c.channels) e) u "
+    "CROSS JOIN checkpoint_values v ON v.session_key = u.session_key AND v.number = u.number"
 )
 _OF_RUNS: Final = (
     "SELECT c.session_key, c.checkpoint_ns, c.checkpoint_id FROM checkpoints c JOIN sessions s ON s.session_key = c.session_key "
@@ -89,12 +94,17 @@ _COLLECT: Final = (
 )
 
 
+# Values that were read, by session and number: what each continues, and its own piece.
+Known = dict[tuple[int, int], tuple[int | None, Piece]]
+
+
 class Used(NamedTuple):
-    """A session that is used: its key, whether it ever had messages, and whether it may share some of another session."""
+    """A session that is used: its key, whether it ever had messages, may share some of another session, was made just now."""
 
     key: int
     has_begun: bool
     is_fork: bool
+    is_new: bool = False
 
 
 def put(db: Transaction, session: NewSession, new: NewCheckpoint, said: Said | None = None) -> dict[str, Kept]:
@@ -104,9 +114,9 @@ def put(db: Transaction, session: NewSession, new: NewCheckpoint, said: Said | N
     """
     used = use(db, session)
     key = used.key
-    numbers, kept = _put_values(db, key, new)
+    numbers, kept = _put_values(db, used, new)
     named = (key, new.checkpoint_ns, new.checkpoint_id)
-    is_again = bool(db.driver.execute(_HAS_CHECKPOINT, named).fetchall())
+    is_again = not used.is_new and bool(db.driver.execute(_HAS_CHECKPOINT, named).fetchall())
     row = (*named, new.parent_id, new.run_id, *new.checkpoint, *new.metadata, encode_json(numbers), db.now_text)
     db.driver.execute(_PUT_CHECKPOINT, row)
     if is_again:
@@ -138,11 +148,16 @@ def use(db: Transaction, session: NewSession) -> Used:
     """The live session of a name, made if there is none, whose idle time begins anew."""
     names = {"now": db.now_text, "namespace": session.namespace, "session_id": session.session_id}
     rows = db.driver.execute(_USE, names).fetchall()
+    if not rows and (made := lifecycle.begin(db, session)) is not None:
+        if made[sessions.EXPIRES_AT] is not None and made[sessions.EXPIRES_AT] <= db.now_text:
+            # It was given a life of nothing.
+            raise NotFoundError(session.session_id)
+        return Used(made[sessions.KEY], has_begun=False, is_fork=False, is_new=True)
     if not rows:
+        # An expired session has the name.
         lifecycle.get_or_create(db, session)
         rows = db.driver.execute(_USE, names).fetchall()
     if not rows:
-        # It was given a life of nothing.
         raise NotFoundError(session.session_id)
     key, next_seq, forked_at, created_at, expires_at, ttl, max_age = rows[0]
     if expires_at is not None and ttl is not None:
@@ -168,8 +183,9 @@ def of_key(db: Transaction, key: int, session_id: str, checkpoint_ns: str, check
         rows = db.driver.execute(_NAMED, (key, checkpoint_ns, checkpoint_id)).fetchall()
     if not rows:
         return None
-    row = Stored._make((*rows[0][:-1], json.loads(rows[0][-1])))
-    return Found(session_id, row, _values(db, key, row.channels), _writes(db, key, checkpoint_ns, row.checkpoint_id))
+    row = _stored(rows[0])
+    written = _writes(db, key, checkpoint_ns, row.checkpoint_id)
+    return Found(session_id, row, _values(db, key, row.channels, {}), written)
 
 
 def listed(
@@ -181,8 +197,9 @@ def listed(
     checkpoint_id: str | None = None,
     before: str | None = None,
     most: int | None = None,
+    metadata: bool = True,
 ) -> list[Listed]:
-    """Checkpoints of live sessions, those of the highest ids first."""
+    """Checkpoints of live sessions, those of the highest ids first; their metadata only if it is wanted."""
     given = {"s.session_id": session_id, "c.checkpoint_ns": checkpoint_ns, "c.checkpoint_id": checkpoint_id}
     conditions = "".join(f" AND {column} = :{column[2:]}" for column, value in given.items() if value is not None)
     values = {column[2:]: value for column, value in given.items() if value is not None}
@@ -190,8 +207,31 @@ def listed(
         conditions += " AND c.checkpoint_id < :before"
         values["before"] = before
     values |= {"namespace": namespace, "now": db.now_text}
-    rows = db.driver.execute(_LIST.format(conditions), {**values, "most": -1 if most is None else most})
+    columns = ", c.metadata_type, c.metadata" if metadata else ""
+    rows = db.driver.execute(_LIST.format(columns, conditions), {**values, "most": -1 if most is None else most})
     return [Listed(*row) for row in rows.fetchall()]
+
+
+def of_places(db: Transaction, places: Sequence[Listed]) -> list[Found]:
+    """The listed checkpoints that are still there, in their order.
+
+    Raises:
+        StoreCorruptError: A value of them is missing.
+    """
+    wanted = (encode_json([place.row for place in places]),)
+    rows = {row[0]: row for row in db.driver.execute(_IN_ROWS, wanted).fetchall()}
+    pieces = db.driver.execute(_PIECES_IN_ROWS, wanted).fetchall()
+    known: Known = {(row[0], row[2]): (row[1], Piece(*row[2:])) for row in pieces}
+    found: list[Found] = []
+    for place in places:
+        row, key = rows.get(place.row), place.key
+        if row is not None and row[2:5] == (key, place.checkpoint_ns, place.checkpoint_id):
+            stored = _stored(row[3:])
+            written = _writes(db, key, stored.checkpoint_ns, stored.checkpoint_id) if row[1] else []
+            found.append(Found(place.session_id, stored, _values(db, key, stored.channels, known), written))
+        elif (moved := of_key(db, key, place.session_id, place.checkpoint_ns, place.checkpoint_id)) is not None:
+            found.append(moved)
+    return found
 
 
 def past(
@@ -215,7 +255,7 @@ def past(
             lines[channel].append([write for write in written if write.channel == channel])
             if channel in numbers:
                 seeds[channel] = numbers[channel]
-    pieces = _values(db, key, seeds)
+    pieces = _values(db, key, seeds, {})
     return {
         channel: Past(pieces.get(channel), [each for some in reversed(lines[channel]) for each in some]) for channel in channels
     }
@@ -268,9 +308,10 @@ def live_key(db: Transaction, namespace: str, session_id: str) -> int | None:
     return rows[0][0] if rows else None
 
 
-def _put_values(db: Transaction, key: int, new: NewCheckpoint) -> tuple[dict[str, int], dict[str, Kept]]:
+def _put_values(db: Transaction, used: Used, new: NewCheckpoint) -> tuple[dict[str, int], dict[str, Kept]]:
     """Store the values that are not there; the number of each, and where the new ones are."""
-    ((free,),) = db.driver.execute(_NEXT_NUMBER, (key,)).fetchall()
+    key = used.key
+    free = 1 if used.is_new else db.driver.execute(_NEXT_NUMBER, (key,)).fetchall()[0][0]
     numbers: dict[str, int] = {}
     kept: dict[str, Kept] = {}
     for value in new.values:
@@ -294,18 +335,35 @@ def _put_values(db: Transaction, key: int, new: NewCheckpoint) -> tuple[dict[str
     return numbers, kept
 
 
-def _values(db: Transaction, key: int, numbers: Mapping[str, int]) -> dict[str, list[Piece]]:
-    chains: dict[int, list[Piece]] = {}
-    if numbers:
-        wanted = {"key": key, "numbers": encode_json(sorted(set(numbers.values())))}
-        for start, base, *piece in db.driver.execute(_CHAINS, wanted):
-            chain = chains.setdefault(start, [])
-            if (chain[-1].number if chain else None) != base:
-                raise _missing(db)
-            chain.append(Piece(*piece))
-    if any(number not in chains for number in numbers.values()):
+def _stored(row: Sequence[Any]) -> Stored:
+    return Stored._make((*row[:-1], decoded(row[-1])))
+
+
+def _values(db: Transaction, key: int, numbers: Mapping[str, int], known: Known) -> dict[str, list[Piece]]:
+    return {channel: _chain(db, key, number, known) for channel, number in numbers.items()}
+
+
+def _chain(db: Transaction, key: int, number: int | None, known: Known) -> list[Piece]:
+    """A value's pieces, the one that continues no other first. Of those that are read, `known` takes note."""
+    chain: list[Piece] = []
+    while number is not None:
+        base, piece = known.get((key, number)) or _read_piece(db, key, number, known)
+        if base is not None and base >= number:
+            # It would have no end.
+            raise _missing(db)
+        chain.append(piece)
+        number = base
+    chain.reverse()
+    return chain
+
+
+def _read_piece(db: Transaction, key: int, number: int, known: Known) -> tuple[int | None, Piece]:
+    rows = db.driver.execute(_PIECE, (key, number)).fetchall()
+    if not rows:
         raise _missing(db)
-    return {channel: chains[number] for channel, number in numbers.items()}
+    base, *piece = rows[0]
+    known[key, number] = found = (base, Piece(*piece))
+    return found
 
 
 def _missing(db: Transaction) -> StoreCorruptError:
@@ -324,13 +382,13 @@ def _ancestors(db: Transaction, key: int, checkpoint_ns: str, checkpoint_id: str
         met.add(parent)
         rows = db.driver.execute(_LINK, (key, checkpoint_ns, parent)).fetchall()
         if rows:
-            yield parent, json.loads(rows[0][1])
+            yield parent, decoded(rows[0][1])
 
 
 def _needed(db: Transaction, key: int, checkpoint_ns: str, newest: str, channels: Collection[str]) -> list[str]:
     """The ancestors of a checkpoint up to the one that has the last of some values that it has not itself."""
     ((_, own),) = db.driver.execute(_LINK, (key, checkpoint_ns, newest)).fetchall()
-    left = set(channels) - set(json.loads(own))
+    left = set(channels) - set(decoded(own))
     needed: list[str] = []
     for ancestor, numbers in _ancestors(db, key, checkpoint_ns, newest) if left else ():
         needed.append(ancestor)

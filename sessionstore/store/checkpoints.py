@@ -40,10 +40,8 @@ class CheckpointCalls(Calls):
         namespace = self.namespace
         return self._read(lambda db: queries.checkpoints.find(db, namespace, session_id, checkpoint_ns, checkpoint_id))
 
-    def _listed_checkpoint(self, place: Listed) -> Found | None:
-        return self._read(
-            lambda db: queries.checkpoints.of_key(db, place.key, place.session_id, place.checkpoint_ns, place.checkpoint_id)
-        )
+    def _listed_checkpoints(self, places: Sequence[Listed]) -> list[Found]:
+        return self._read(lambda db: queries.checkpoints.of_places(db, places))
 
     def _list_checkpoints(
         self,
@@ -53,6 +51,7 @@ class CheckpointCalls(Calls):
         checkpoint_id: str | None,
         before: str | None,
         most: int | None,
+        metadata: bool = True,
     ) -> list[Listed]:
         namespace = self.namespace
         return self._read(
@@ -64,6 +63,7 @@ class CheckpointCalls(Calls):
                 checkpoint_id=checkpoint_id,
                 before=before,
                 most=most,
+                metadata=metadata,
             )
         )
 

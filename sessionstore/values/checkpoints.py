@@ -137,14 +137,15 @@ class Found(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """Where a checkpoint is, and its metadata."""
+    """Where a checkpoint is, and its metadata if that was wanted; `row` is the row that it had when it was listed."""
 
+    row: int
     key: int
     session_id: str
     checkpoint_ns: str
     checkpoint_id: str
-    metadata_type: str
-    metadata: bytes
+    metadata_type: str = ""
+    metadata: bytes = b""
 
 
 class Past(NamedTuple):

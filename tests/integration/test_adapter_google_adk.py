@@ -1001,6 +1001,32 @@ async def test_without_adk_the_extra_is_named() -> None:
     assert 'MissingExtraError: the session service for Google ADK needs the extra "google-adk"' in done.stderr.decode()
 
 
+LIGHT = """
+import asyncio, sys
+from google.adk.events.event import Event
+from sessionstore.adapters.google_adk import SessionStoreService
+
+async def main():
+    async with SessionStoreService(sys.argv[1]) as service:
+        session = await service.create_session(app_name="app", user_id="alice", state={"n": 1, "user:n": 2, "app:n": 3})
+        await service.append_event(session, Event(author="user"))
+        named = {"app_name": "app", "user_id": "alice"}
+        assert len((await service.get_session(**named, session_id=session.id)).events) == 1
+        assert len((await service.list_sessions(**named)).sessions) == 1
+
+asyncio.run(main())
+print(*sorted({"sessionstore.models", "sqlmodel"} & set(sys.modules)))
+"""
+
+
+async def test_the_service_does_not_load_the_models_of_the_tables(tmp_path: Path) -> None:
+    """They would double the time in which a program that has ADK loaded starts to use it."""
+    path = tmp_path / "a.db"
+    sessionstore.open(path).close()
+    done = await anyio.run_process([sys.executable, "-c", LIGHT, str(path)], check=False)
+    assert (done.returncode, done.stdout) == (0, b"\n"), done.stderr.decode()
+
+
 async def test_a_streamed_turn_stores_the_whole_answer_only(service: SessionStoreService) -> None:
     events = await ask(runner(service), "Hi", stream=True)
     assert [bool(event.partial) for event in events] == [True] * 5 + [False]

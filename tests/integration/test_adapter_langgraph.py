@@ -8,10 +8,12 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -34,8 +36,9 @@ from langgraph_program import built, following
 from trials import Trial
 
 import sessionstore
-from sessionstore import InvalidInputError, SessionStore
+from sessionstore import InvalidInputError, SessionStore, StoreCorruptError
 from sessionstore.adapters.langgraph import SessionStoreSaver, lists
+from sessionstore.adapters.langgraph.parts import Parts
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 
@@ -904,6 +907,104 @@ def test_lists_are_filtered_cut_and_paged(saver: SessionStoreSaver) -> None:
     assert [found.metadata["step"] for found in saver.list(configs[4])] == [4]
     assert list(saver.list(CONFIG, limit=0)) == []
     assert list(saver.list(CONFIG, filter={"x') OR 1=1 --": 1})) == []
+
+
+def as_read_alone(saver: SessionStoreSaver, found: CheckpointTuple) -> CheckpointTuple | None:
+    return SessionStoreSaver(saver.store).get_tuple(found.config)
+
+
+def test_what_is_listed_in_parts_is_what_is_read_alone(saver: SessionStoreSaver) -> None:
+    """More checkpoints than one part has, of threads with lists in many pieces, with namespaces, writes and values that stay."""
+    for name in ("t", "u"):
+        thread, inner = Thread(saver, name), Thread(saver, name, "inner")
+        messages: list[BaseMessage] = []
+        for number in range(70):
+            messages = [*messages, message(number)]
+            config = thread.put({"messages": messages, "first": [0], "n": number}, changed={"messages", "n"} if number else None)
+            if number % 20 == 7:
+                saver.put_writes(config, [("n", number), ("messages", messages[-1])], f"task {number}")
+                inner.put({"n": None})
+    listed = list(saver.list(None))
+    assert len(listed) == 2 * (70 + 4)
+    assert [each.config["configurable"]["checkpoint_id"] for each in listed] == sorted(
+        (each.config["configurable"]["checkpoint_id"] for each in listed), reverse=True
+    )
+    assert listed == [as_read_alone(saver, each) for each in listed]
+    assert sum(len(each.pending_writes or ()) for each in listed) == 2 * 4 * 2
+
+
+def test_what_is_listed_by_awaiting_is_the_same(saver: SessionStoreSaver) -> None:
+    thread = Thread(saver)
+    for number in range(70):
+        thread.put({"messages": [message(each) for each in range(number)]})
+
+    async def listed(**options: Any) -> list[CheckpointTuple]:
+        return [each async for each in saver.alist(CONFIG, **options)]
+
+    assert asyncio.run(listed()) == list(saver.list(CONFIG))
+    assert [each.metadata["step"] for each in asyncio.run(listed(filter={"source": "loop"}, limit=3))] == [69, 68, 67]
+
+
+def test_a_listing_goes_on_when_rows_are_moved_and_deleted_under_it(saver: SessionStoreSaver) -> None:
+    configs = [Thread(saver, f"t{number}").put({"n": number}) for number in range(40)]
+    listing = saver.list(None)
+    begun = [next(listing), next(listing)]
+    for number in (0, 1, 2, 20, 21):
+        saver.delete_thread(f"t{number}")
+    # What is left moves up into the rows of what was deleted.
+    saver.store.vacuum(full=True)
+    Thread(saver, "new").put({"n": 99})
+    left = [config for number, config in enumerate(configs) if number not in (0, 1, 2, 20, 21)]
+    assert [each.config for each in (*begun, *listing)] == left[::-1]
+
+
+def test_large_checkpoints_are_listed_one_by_one(saver: SessionStoreSaver) -> None:
+    def sizes(value: object) -> list[int]:
+        for number in range(20):
+            Thread(saver, f"{value!r:.1} {number}").put({"v": value})
+        sizes: list[int] = []
+        listed = saver.store._list_checkpoints(session_id=None, checkpoint_ns=None, checkpoint_id=None, before=None, most=20)
+        places, parts = iter(listed), Parts()
+        while part := parts.next_of(places):
+            sizes.append(len(part))
+            parts.weigh(saver.store._listed_checkpoints(part))
+        return sizes
+
+    assert sizes("small") == [1, 2, 4, 8, 5]
+    assert sizes([os.urandom(1 << 18)]) == [1] * 20
+
+
+def test_a_value_that_continues_itself_is_told_as_damage(tmp_path: Path) -> None:
+    with SessionStoreSaver(tmp_path / "a.db") as saver:
+        Thread(saver).put({"n": 1})
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE checkpoint_values SET base_number = number")
+    with SessionStoreSaver(tmp_path / "a.db") as saver:
+        with pytest.raises(StoreCorruptError):
+            saver.get_tuple(CONFIG)
+        with pytest.raises(StoreCorruptError):
+            list(saver.list(CONFIG))
+
+
+LIGHT = """
+import sys
+from langgraph_program import built
+from sessionstore.adapters.langgraph import SessionStoreSaver
+with SessionStoreSaver(sys.argv[1]) as saver:
+    built(saver).invoke({"messages": [("user", "hello")]}, {"configurable": {"thread_id": "t"}})
+    assert len(list(saver.list(None))) > 1
+print(*sorted({"sessionstore.aio", "sessionstore.waiting", "sessionstore.models", "sqlmodel"} & set(sys.modules)))
+"""
+
+
+def test_a_graph_that_does_not_await_loads_neither_the_awaited_face_nor_the_models(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    sessionstore.open(path).close()
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, path], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    assert (done.stderr, done.stdout) == ("", "\n")
 
 
 def test_a_path_is_opened_and_closed_and_a_given_store_stays_open(tmp_path: Path, store: SessionStore) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import sqlalchemy as sa
 from pydantic_core import from_json
 
 from ... import clock, queries
-from ...arguments import NewSession, session_filter
+from ...arguments import NewSession
 from ...content import decoded
 from ...database.transaction import Transaction
 from ...errors import NotFoundError
 from ...inputs import encode_json
-from ...queries.dialect import as_stored
-from ...queries.metrics import NewMetric
+from ...queries.metrics import Figure
 from ...queries.state import ValuesByScope
-from ...queries.statements import MESSAGES, SESSIONS, STATE
 from ...rows import PreparedMessage
 from ...values import MAX_SEQ, SEQ_BITS, Message, SessionInfo
 from .events import EVENT_KIND, Json
@@ -29,6 +26,26 @@ USER_PREFIX: Final = "user:"
 # As an agent of `sessionstore.chat` tells of its own.
 _FAILED: Final = "turn.failed"
 _MICROSECOND: Final = 1e-6
+# Text, as on the hot path: the tables of SQLAlchemy would double the time that a program takes to start.
+_LISTED: Final = (
+    "s.namespace = :namespace AND s.agent_id = :app_name AND s.user_id {} :user_id AND s.status != 'expired' "
+    "AND (s.expires_at IS NULL OR s.expires_at > :now)"
+)
+# The instant is that of the last message of its own.
+_LIST: Final = f"""
+SELECT s.session_key, s.session_id, s.user_id, s.created_at, s.updated_at, s.next_seq, s.message_count,
+CASE WHEN s.next_seq > 1 THEN (
+    SELECT m.created_at FROM messages m
+    WHERE m.id > (s.session_key << {SEQ_BITS}) AND m.id <= (s.session_key << {SEQ_BITS} | {MAX_SEQ}) ORDER BY m.id DESC LIMIT 1
+) END FROM sessions s WHERE {_LISTED}"""  # noqa: S608 - put together from constants only
+_STATE_OF_SESSIONS: Final = (
+    "SELECT v.owner, v.name, v.value FROM sessions s CROSS JOIN state_values v ON v.namespace = s.namespace "  # noqa: S608 - as above
+    f"AND v.scope = 'session' AND v.owner = CAST(s.session_key AS TEXT) WHERE {_LISTED}"
+)
+_STATE_OF_USERS: Final = (
+    "SELECT v.owner, v.name, v.value FROM (SELECT DISTINCT s.namespace, s.user_id FROM sessions s "  # noqa: S608 - as above
+    f"WHERE {_LISTED}) s CROSS JOIN state_values v ON v.namespace = s.namespace AND v.scope = 'user' AND v.owner = s.user_id"
+)
 
 
 class Record(NamedTuple):
@@ -102,36 +119,26 @@ def load(db: Transaction, namespace: str, name: Name, wanted: Wanted) -> Record 
     return Record(name, state, _updated_at(db, info), _marker(info), messages)
 
 
-def listed(db: Transaction, namespace: str, app_name: str, user_id: str | None) -> list[Record]:
-    """The sessions of an application, or of one of its users, without their events; the last one is the one used last."""
-    wanted = (
-        session_filter(namespace, agent_id=app_name)
-        if user_id is None
-        else session_filter(namespace, agent_id=app_name, user_id=user_id)
-    )
-    conditions, values = queries.catalog.matching(db, wanted)
-    columns = (
-        *(as_stored(SESSIONS.c[name]) for name in ("session_key", "session_id", "user_id", "created_at", "updated_at", "next_seq")),
-        SESSIONS.c.message_count,
-        _last_written().label("written_at"),
-    )
-    rows = db.core.execute(sa.select(*columns).where(*conditions), values).all()
-    of_app = {f"{APP_PREFIX}{each.name}": decoded(each.value) for each in queries.state.of(db, namespace, "app", app_name)}
-    found = _by_owner(db, namespace, "user", sa.select(SESSIONS.c.user_id).where(*conditions), values)
+def listed(db: Transaction, namespace: str, app_name: str, user_id: str | None) -> Iterator[Record]:
+    """The sessions of an application, or of one of its users, without their events; made one by one of what is read at once."""
+    wanted = {"namespace": namespace, "app_name": app_name, "user_id": user_id, "now": db.now_text}
+    of_user = "IS NOT" if user_id is None else "="
+    rows = db.driver.execute(_LIST.format(of_user), wanted).fetchall()
+    of_app = _prefixed(APP_PREFIX, {each.name: decoded(each.value) for each in queries.state.of(db, namespace, "app", app_name)})
+    found = _by_owner(db, _STATE_OF_USERS.format(of_user), wanted)
     of_users = {user: _prefixed(USER_PREFIX, _of_app(theirs, app_name)) for user, theirs in found.items()}
-    of_sessions = _by_owner(
-        db, namespace, "session", sa.select(sa.cast(SESSIONS.c.session_key, sa.Text)).where(*conditions), values
-    )
-    records = []
-    for key, session_id, user, created_at, updated_at, next_seq, count, last_written in rows:
-        name = parts_of(session_id)
-        if name is not None and (name.app_name, name.user_id) == (app_name, user):
-            state = {**of_sessions.get(str(key), {}), **of_app, **of_users.get(user, {})}
-            written_at = last_written or (updated_at if count else created_at)
-            marker = f"{created_at} {next_seq - 1} {count}"
-            records.append(Record(name, state, clock.from_text(written_at).timestamp(), marker))
-    records.sort(key=lambda record: (record.updated_at, record.name.user_id, record.name.session_id))
-    return records
+    of_sessions = _by_owner(db, _STATE_OF_SESSIONS.format(of_user), wanted)
+
+    def made() -> Iterator[Record]:
+        for key, session_id, user, created_at, updated_at, next_seq, count, last_written in rows:
+            name = parts_of(session_id)
+            if name is not None and (name.app_name, name.user_id) == (app_name, user):
+                state = {**of_sessions.get(str(key), {}), **of_app, **of_users.get(user, {})}
+                written_at = last_written or (updated_at if count else created_at)
+                marker = f"{created_at} {next_seq - 1} {count}"
+                yield Record(name, state, clock.from_text(written_at).timestamp(), marker)
+
+    return made()
 
 
 def state_of_user(db: Transaction, namespace: str, app_name: str, user_id: str) -> Json:
@@ -199,7 +206,8 @@ def _require_fresh(db: Transaction, info: SessionInfo, seen: Seen) -> None:
 def _note_failure(db: Transaction, namespace: str, name: Name, code: str, elapsed_ms: float | None) -> None:
     """A turn that failed is counted; its session goes on."""
     attributes = encode_json({"error": code})
-    queries.metrics.record(db, namespace, NewMetric(_FAILED, elapsed_ms or 0.0, "ms", attributes, name.app_name, name.stored_id))
+    told = Figure(_FAILED, elapsed_ms or 0.0, "ms", attributes, name.app_name, name.stored_id)
+    queries.metrics.record(db, namespace, (told,))
 
 
 def _messages(db: Transaction, info: SessionInfo, wanted: Wanted) -> list[Message]:
@@ -241,22 +249,11 @@ def _of_app(values: Mapping[str, Any], app_name: str) -> Json:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def _by_owner(db: Transaction, namespace: str, scope: str, owners: sa.Select[Any], values: Mapping[str, Any]) -> dict[str, Json]:
-    found = sa.select(STATE.c.owner, STATE.c.name, STATE.c.value).where(
-        STATE.c.namespace == sa.bindparam("owners_namespace"), STATE.c.scope == sa.bindparam("scope"), STATE.c.owner.in_(owners)
-    )
+def _by_owner(db: Transaction, statement: str, wanted: Mapping[str, Any]) -> dict[str, Json]:
     by_owner: dict[str, Json] = {}
-    for owner, name, value in db.core.execute(found, {**values, "owners_namespace": namespace, "scope": scope}):
+    for owner, name, value in db.driver.execute(statement, wanted):
         by_owner.setdefault(owner, {})[name] = decoded(value)
     return by_owner
-
-
-def _last_written() -> Any:
-    """The stored instant of a session's last message of its own."""
-    low = SESSIONS.c.session_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
-    own = sa.and_(low < MESSAGES.c.id, MESSAGES.c.id <= low.op("|")(sa.literal_column(str(MAX_SEQ))))
-    newest = sa.select(sa.type_coerce(MESSAGES.c.created_at, sa.String)).where(own).order_by(MESSAGES.c.id.desc()).limit(1)
-    return newest.correlate(SESSIONS).scalar_subquery()
 
 
 def _updated_at(db: Transaction, info: SessionInfo) -> float:

@@ -109,7 +109,9 @@ class SessionStoreService(BaseSessionService):
         user = inputs.optional_identifier("user_id", user_id)
         namespace = self.store.namespace
         found = await self._read(lambda db: records.listed(db, namespace, app, user))
-        return ListSessionsResponse(sessions=[_session(record, []) for record in found])
+        sessions = [_session(record, []) for record in found]
+        sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
+        return ListSessionsResponse(sessions=sessions)
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, if there is one, with its events and its own state. What belongs to its user and application stays."""

@@ -202,6 +202,8 @@ class Codec:
         return told
 
     def _whole(self, pieces: Sequence[Piece]) -> Any:
+        if len(pieces) == 1:
+            return self._serde.loads_typed((pieces[0].type, pieces[0].value))
         loaded = self._loaded(pieces)
         return loaded[-1] if pieces[-1].items is None else _joined(loaded)
 

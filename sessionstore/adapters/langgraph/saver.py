@@ -21,11 +21,11 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from ... import inputs
 from ...arguments import NewSession, SessionAttributes, refuse_unknown
 from ...values.checkpoints import Found, Kept, Listed, Said
-from ...waiting import Outcome
 from ..given import GivenStore, HoldsStore, StoreLike
 from . import transcript as transcripts
 from .encoding import Codec, Place, Prepared, config_of, lists_after, place_of
 from .lists import KnownLists, Remembered
+from .parts import Parts
 
 T = TypeVar("T")
 
@@ -139,11 +139,13 @@ class SessionStoreSaver(HoldsStore, BaseCheckpointSaver[str]):
             before: Only those of lower ids than the one that this names.
             limit: At most so many.
         """
-        listed = self.store._list_checkpoints(**_wanted(config, before, None if filter else limit))  # noqa: SLF001
-        for place in self._chosen(listed, filter, limit):
-            found = self.store._listed_checkpoint(place)  # noqa: SLF001
-            if found is not None:
-                yield self._codec().read(found)
+        codec = self._codec()
+        listed = self.store._list_checkpoints(**_wanted(config, filter, before, limit))  # noqa: SLF001
+        chosen, parts = self._chosen(listed, filter, limit), Parts()
+        while places := parts.next_of(chosen):
+            found = self.store._listed_checkpoints(places)  # noqa: SLF001
+            parts.weigh(found)
+            yield from map(codec.read, found)
 
     async def alist(
         self,
@@ -154,12 +156,14 @@ class SessionStoreSaver(HoldsStore, BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`, awaited."""
-        store = self._given.awaited
-        listed = await store._list_checkpoints(**_wanted(config, before, None if filter else limit))  # noqa: SLF001
-        for place in await self._off_loop(lambda: [*self._chosen(listed, filter, limit)]):
-            found = await store._listed_checkpoint(place)  # noqa: SLF001
-            if found is not None:
-                yield await self._off_loop(lambda found=found: self._codec().read(found))  # type: ignore[misc]
+        store, codec = self._given.awaited, self._codec()
+        listed = await store._list_checkpoints(**_wanted(config, filter, before, limit))  # noqa: SLF001
+        chosen, parts = iter(await self._off_loop(lambda: [*self._chosen(listed, filter, limit)])), Parts()
+        while places := parts.next_of(chosen):
+            found = await store._listed_checkpoints(places)  # noqa: SLF001
+            parts.weigh(found)
+            for read in await self._off_loop(lambda found=found: [*map(codec.read, found)]):  # type: ignore[misc]
+                yield read
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread: its session, with its checkpoints, messages, state and tags. A thread that is not there is no error."""
@@ -282,13 +286,18 @@ class SessionStoreSaver(HoldsStore, BaseCheckpointSaver[str]):
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """Do work that takes time with the size of a checkpoint without blocking the event loop."""
+        # A graph that does not await has no use for it.
+        from ...waiting import Outcome
+
         outcome = Outcome(call)
         self.store._database.workers.submit(outcome.run)  # noqa: SLF001
         await outcome.arrival.wait()
         return outcome.get()
 
 
-def _wanted(config: RunnableConfig | None, before: RunnableConfig | None, limit: int | None) -> dict[str, Any]:
+def _wanted(
+    config: RunnableConfig | None, wanted: dict[str, Any] | None, before: RunnableConfig | None, limit: int | None
+) -> dict[str, Any]:
     """What `list` asks the store for. A config without a checkpoint namespace means all of the thread's."""
     place = None if config is None else place_of(config)
     names_ns = config is not None and config.get("configurable", {}).get("checkpoint_ns") is not None
@@ -298,5 +307,6 @@ def _wanted(config: RunnableConfig | None, before: RunnableConfig | None, limit:
         "checkpoint_ns": place.checkpoint_ns if place is not None and names_ns else None,
         "checkpoint_id": None if place is None else place.checkpoint_id,
         "before": None if not earlier else str(earlier),
-        "most": limit,
+        "most": None if wanted else limit,
+        "metadata": bool(wanted),
     }

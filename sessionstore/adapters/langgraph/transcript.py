@@ -120,6 +120,8 @@ def _role_of(message: BaseMessage) -> str:
 
 def _identifier(value: object) -> str | None:
     """A text that the store takes as a name, or None."""
+    if value is None:
+        return None
     try:
         return identifier("id", value)
     except InvalidInputError:
