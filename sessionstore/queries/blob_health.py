@@ -15,7 +15,8 @@ from . import blobs
 _SHOWN: Final = 5
 _ALL_BLOBS: Final = "SELECT hash, size_bytes, encoding, data FROM blobs ORDER BY hash"
 _ENTRIES: Final = "json_each(CASE WHEN json_valid(m.facts) THEN m.facts END, '$.blobs') e"
-_HASH: Final = "json_extract(e.value, '$[1]')"
+# An entry of damaged facts may be anything; a text is no JSON.
+_HASH: Final = "CASE WHEN e.type = 'array' THEN json_extract(e.value, '$[1]') END"
 _OWNERS: Final = (("messages", ""), ("superseded_messages", "-"))
 _LOST: Final = tuple(
     f"SELECT count(*) FROM {table} m JOIN {_ENTRIES} WHERE NOT EXISTS ("

@@ -50,14 +50,9 @@ _MERGE: Final = (
     "INSERT INTO message_words (message_words) VALUES ('optimize')",
     "INSERT INTO message_trigrams (message_trigrams) VALUES ('optimize')",
 )
-# Of so many pages at once; the first time all pieces of the index are taken up, then the work goes on.
-_MERGE_ALL: Final = (
-    "INSERT INTO message_words (message_words, rank) VALUES ('merge', -500)",
-    "INSERT INTO message_trigrams (message_trigrams, rank) VALUES ('merge', -500)",
-)
-_MERGE_ON: Final = (
-    "INSERT INTO message_words (message_words, rank) VALUES ('merge', 500)",
-    "INSERT INTO message_trigrams (message_trigrams, rank) VALUES ('merge', 500)",
+_MERGE_PAGES: Final = (
+    "INSERT INTO message_words (message_words, rank) VALUES ('merge', ?)",
+    "INSERT INTO message_trigrams (message_trigrams, rank) VALUES ('merge', ?)",
 )
 _CHECK: Final = (
     "INSERT INTO message_words (message_words) VALUES ('integrity-check')",
@@ -284,14 +279,15 @@ def optimize(db: Transaction) -> None:
             db.driver.execute(statement).fetchall()
 
 
-def merge_some(db: Transaction, *, begin: bool) -> bool:
-    """A part of what `optimize` does, which may take long; whether more is to be done. It ends though others go on writing."""
+def merge_some(db: Transaction, *, begin: bool, pages: int) -> bool:
+    """About so many pages of what `optimize` does; whether more is to be done. It ends though others go on writing."""
     if not is_there(db):
         return False
     changes = []
-    for statement in _MERGE_ALL if begin else _MERGE_ON:
+    for statement in _MERGE_PAGES:
         before = db.driver.total_changes
-        db.driver.execute(statement).fetchall()
+        # A negative number takes up all pieces of the index; then the work goes on.
+        db.driver.execute(statement, (-pages if begin else pages,)).fetchall()
         changes.append(db.driver.total_changes - before)
     # One change is that of the statement itself.
     return any(count > 1 for count in changes)

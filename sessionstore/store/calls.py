@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -13,12 +14,14 @@ from ..database.database import Database
 from ..database.full_disk import Freeing
 from ..database.registry import release
 from ..database.transaction import Work
-from ..errors import ClosedStoreError, ReadOnlyStoreError
+from ..errors import ClosedStoreError, DiskFullError, ReadOnlyStoreError
 
 T = TypeVar("T")
 
 # Seconds in which others get their turn to write, between two parts of a merge.
 _MERGE_PAUSE: Final = 0.002
+# Pages of the search index at once.
+_MERGE_PARTS: Final = (500, 60, 8)
 
 
 class Calls:
@@ -88,11 +91,18 @@ class Calls:
         return self._write(write, full=full) if found is None else found
 
     def _merge_search_index(self) -> None:
-        """Drop what the index says of deleted messages. Others get their turns between the parts."""
-        more = self._write(Freeing(lambda db: queries.search_index.merge_some(db, begin=True)))
+        """Drop what the index says of deleted messages. Others get their turns between the parts, small ones on a full disk."""
+        parts = iter(_MERGE_PARTS)
+        pages, begin, more = next(parts), True, True
         while more:
+            try:
+                more = self._write(Freeing(functools.partial(queries.search_index.merge_some, begin=begin, pages=pages)))
+                begin = False
+            except DiskFullError:
+                pages = next(parts, 0)
+                if not pages:
+                    raise
             time.sleep(_MERGE_PAUSE)
-            more = self._write(Freeing(lambda db: queries.search_index.merge_some(db, begin=False)))
 
     def _require_open(self) -> None:
         if self._closed:

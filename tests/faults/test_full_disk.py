@@ -45,8 +45,11 @@ class Disk:
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
-    def fill(self) -> None:
+    def fill(self, *, leaving: int = 0) -> None:
         with self._ballast.open("ab", buffering=0) as file:
+            if leaving:
+                file.write(bytes(self.free - leaving))
+                return
             for step in (1 << 16, 1 << 12, 1):
                 with suppress(OSError):
                     while file.write(bytes(step)) == step:
@@ -156,6 +159,30 @@ def test_every_call_that_makes_room_works_without_a_free_byte(disk: Disk, trial:
         file_system="tmpfs",
         calls=done,
     )
+
+
+def test_an_index_larger_than_the_reserve_is_merged_without_a_free_byte(disk: Disk) -> None:
+    stored: list[str] = []
+    with sessionstore.open(disk.path) as store:
+        store.set_search("on")
+        store.session("kept", pinned=True)
+        for number in range(300):
+            # Of a word in every message FTS5 writes the whole entry at once.
+            words = [f"w{(37 * number + 53 * word) % 4_999}" for word in range(100 + MESSAGES)]
+            contents = [" ".join(words[seq : seq + 100]) for seq in range(MESSAGES)]
+            store.session(f"s{number}").append_many([{"role": "user", "content": content} for content in contents])
+        store.delete([f"s{number}" for number in range(0, 300, 2)])
+    disk.reserve.unlink()
+    disk.fill(leaving=3 << 20)
+    with sessionstore.open(disk.path) as store:
+        assert 0 < store.status().reserve_bytes < 1 << 20, "a quarter of what is free"
+        disk.fill()
+        append_until_full(store, stored)
+        store._merge_search_index()
+        assert store.delete("s1").session_ids == ("s1",)
+        assert texts(store, "kept") == stored
+        assert store.search("w7", limit=5).items
+        assert store.doctor().ok
 
 
 def test_deletions_work_one_after_another_though_another_file_takes_each_free_byte(disk: Disk, trial: Trial) -> None:

@@ -273,6 +273,15 @@ def test_a_missing_or_damaged_blob_is_told_when_it_is_read(without_blobs: Sessio
     assert [(check.name, check.ok) for check in store.doctor().checks if check.name == "blobs"] == [("blobs", False)]
 
 
+@pytest.mark.parametrize("entries", ['""', '["", 7]', '{"a": "{"}', "[[]]"])
+def test_the_doctor_finds_entries_of_blobs_that_are_none(store: SessionStore, store_path: Path, entries: str) -> None:
+    store.create("s")
+    store.append("s", text_message())
+    change(store_path, f"UPDATE messages SET facts = '{{\"blobs\": {entries}}}'")
+    found = {check.name: check.ok for check in store.doctor().checks}
+    assert (found["blobs"], found["checksums"]) == (False, False)
+
+
 @pytest.mark.parametrize(
     "damage",
     [

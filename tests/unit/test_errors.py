@@ -201,10 +201,11 @@ def test_an_error_of_the_driver_becomes_ours(code: int, name: str, kind: type[Ex
         ("disk I/O error", errors.StoreIOError),
         ("database is locked", errors.StoreBusyError),
         ("database disk image is malformed", errors.StoreCorruptError),
+        ("malformed JSON", errors.StoreCorruptError),
     ],
 )
 def test_an_error_without_its_code_is_known_by_its_words(text: str, kind: type[Exception], code: int | None) -> None:
-    """As SQLCipher gives them in its export and from a backup."""
+    """As SQLCipher gives them in its export and from a backup, and SQLite's JSON functions for a damaged row."""
     error = sqlite3.OperationalError(text)
     if code is not None:
         error.sqlite_errorcode = code
