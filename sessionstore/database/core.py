@@ -49,6 +49,17 @@ class LentDialect(SQLiteDialect_pysqlite):
             engine.close(dbapi_connection)
 
 
+class LentPool(NullPool):
+    """No pool at all, and out of reach of the listeners that a program has on every pool or engine.
+
+    Many set pragmas on each new connection. These are not new: a listener may be run in the middle of a transaction, and end it.
+    """
+
+    _sa_propagate_class_events = False
+    # Else its lines would stand among the events of this library.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.NullPool"
+
+
 def around(driver: sqlite3.Connection) -> Connection:
     """SQLAlchemy's connection around one of the driver's, whose transaction goes on. Nothing is executed on it."""
     return _lent(driver, _engine())
@@ -76,7 +87,7 @@ def _engine() -> Engine:
     made = create_engine(
         f"sqlite+{_LOGGING_NAME}://",
         creator=_handed,
-        poolclass=NullPool,
+        poolclass=LentPool,
         pool_reset_on_return=None,
         hide_parameters=True,
         logging_name=_LOGGING_NAME,

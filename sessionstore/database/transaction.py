@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from .. import clock, sql
 from ..errors import StoreCorruptError
+from ..loading import load
 from ..rows import store_seed
 from . import engine
 from .faults import is_busy, translated
@@ -89,6 +90,7 @@ class Transaction:
     def core(self) -> Connection:
         """The connection as SQLAlchemy's, made at its first use: most programs need no more than the driver's."""
         if self._core is None:
+            load(f"{__package__}.core")
             from .core import around
 
             self._core = around(self.driver)

@@ -7,9 +7,9 @@ first call that needs them.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..loading import load
 from . import lifecycle, messages, metrics, outbox, search_index, sessions, state, subscription
 
 if TYPE_CHECKING:
@@ -90,5 +90,5 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     if name in __all__:
-        return import_module(f"{__name__}.{name}")
+        return load(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -71,8 +71,6 @@ class EraseCalls(Calls):
     def _choice(
         self, session_ids: str | Iterable[str] | None, filters: SessionFilters, *, forks: str, tell: bool, dry_run: bool
     ) -> Choice:
-        from ..queries.erasing import Choice
-
         refuse_unknown(filters, SessionFilters)
         namespace = self.namespace
         wanted = session_filter(namespace, **filters)
@@ -83,7 +81,7 @@ class EraseCalls(Calls):
             given = (session_ids,) if isinstance(session_ids, str) else several("session_ids", session_ids)
             ids = tuple(dict.fromkeys(inputs.identifier("session_ids", one) for one in given))
         is_user = isinstance(wanted.user_id, str) and wanted == SessionFilter(namespace=namespace, user_id=wanted.user_id)
-        return Choice(
+        return queries.erasing.Choice(
             namespace=namespace,
             session_ids=ids,
             filter=wanted,

@@ -175,13 +175,11 @@ def _take_from_index(surplus: tuple[int, int], db: Transaction) -> None:
 
 
 def _rules(max_age: float | timedelta | None, max_sessions: int | None, max_bytes: int | None) -> Rules:
-    from ..queries.retention import Rules
-
-    rules = Rules(
+    rules = queries.retention.Rules(
         max_age=inputs.life("max_age", max_age),
         max_sessions=inputs.optional_whole_number("max_sessions", max_sessions),
         max_bytes=inputs.optional_whole_number("max_bytes", max_bytes),
     )
-    if rules == Rules():
+    if rules == queries.retention.Rules():
         raise InvalidInputError("max_age", "or max_sessions or max_bytes must be given: nothing would go")
     return rules

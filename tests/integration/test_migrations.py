@@ -536,6 +536,32 @@ def test_what_needs_sqlalchemy_loads_it_in_the_middle_of_a_program(old_store: Pa
     assert loaded_by(program, old_store) & {"alembic", "httpx", "mako"} == set()
 
 
+INTERRUPTED = """
+import signal, sys, sessionstore
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == sys.argv[2]:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+with sessionstore.open(sys.argv[1]) as store:
+    store.session("new")
+    sys.meta_path.insert(0, Interrupt())
+    try:
+        store.tag("new", "interrupted")
+    except KeyboardInterrupt:
+        store.tag("new", "again")
+    assert store.get("new").tags == ("again",)
+    assert [info.session_id for info in store.list(tag="again")] == ["new"]
+"""
+
+
+@pytest.mark.parametrize("where", ["sqlalchemy.sql.elements", "sqlalchemy.dialects.sqlite.base", "sqlmodel.main"])
+def test_ctrl_c_while_sqlalchemy_is_loaded_in_the_middle_of_a_program_costs_that_call_only(old_store: Path, where: str) -> None:
+    assert "sqlalchemy" in loaded_by(INTERRUPTED, old_store, where)
+
+
 def test_the_host_programs_metadata_and_logging_stay_as_they_are(tmp_path: Path) -> None:
     """An upgrade inside of `open()` adds no table to SQLModel.metadata and changes no logger."""
     program = """

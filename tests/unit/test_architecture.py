@@ -55,6 +55,7 @@ FLOORS: list[tuple[str, tuple[str, ...]]] = [
             "remote.",
             "hidden",
             "keys",
+            "loading",
         ),
     ),
     ("the schema", ("models.",)),

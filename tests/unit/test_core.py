@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sqlite3
 import sys
 import threading
@@ -39,8 +40,9 @@ def driver(path: Path) -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture(params=["the first one of the process", "a later one"], autouse=True)
 def whether_first(request: pytest.FixtureRequest) -> None:
-    if request.param == "the first one of the process":
-        core._engine.cache_clear()
+    core._engine.cache_clear()
+    if request.param == "a later one":
+        core._engine()
 
 
 def rows_of(connection: sa.Connection) -> list[int]:
@@ -93,6 +95,48 @@ def test_the_transaction_goes_on_and_its_owner_ends_it(driver: sqlite3.Connectio
     db.core.execute(sa.text("DELETE FROM t"))
     driver.execute("ROLLBACK")
     assert rows_of(db.core) == [1, 2]
+
+
+@pytest.fixture(params=["on every engine", "on every pool"])
+def listened_to(request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
+    """An engine of the program's, which commits whatever is open on each connection that it gets."""
+    target = {"on every engine": sa.Engine, "on every pool": sa.Pool}[request.param]
+
+    def commit(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS heard (x)")
+        connection.commit()
+
+    for name in ("connect", "checkout"):
+        sa.event.listen(target, name, commit)
+    theirs = sa.create_engine("sqlite://")
+    yield theirs
+    theirs.dispose()
+    for name in ("connect", "checkout"):
+        sa.event.remove(target, name, commit)
+
+
+def test_what_a_program_does_to_the_connections_of_every_engine_is_not_done_to_it(
+    driver: sqlite3.Connection, path: Path, listened_to: sa.Engine
+) -> None:
+    db = Transaction(driver, path)
+    driver.execute("BEGIN IMMEDIATE")
+    driver.execute("INSERT INTO t VALUES (1)")
+    assert rows_of(db.core) == [1]
+    assert driver.in_transaction
+    driver.execute("ROLLBACK")
+    assert rows_in(path) == []
+    with listened_to.connect() as theirs:
+        assert theirs.execute(sa.text("SELECT count(*) FROM heard")).scalar_one() == 0
+
+
+def test_what_sqlalchemy_logs_of_it_is_not_logged_as_an_event_of_this_library(
+    driver: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("", "sqlalchemy.pool"):
+        caplog.set_level(logging.DEBUG, name)
+    core._engine.cache_clear()
+    core.around(driver).close()
+    assert {record.name for record in caplog.records} == {"sqlalchemy.pool.impl.NullPool"}
 
 
 def test_a_driver_that_has_rows_left_to_read_is_no_obstacle(driver: sqlite3.Connection, path: Path) -> None:
