@@ -70,11 +70,11 @@ class _Recorder(SessionStore):
 
 
 def _awaited(
-    method: Callable[Concatenate[SessionStore, P], T],
+    method: Callable[Concatenate[SessionStore, P], T], *, to_its_end: bool = False
 ) -> Callable[Concatenate[AsyncSessionStore, P], Coroutine[Any, Any, T]]:
     @functools.wraps(method)
     async def call(self: AsyncSessionStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._run(method(self._recorder, *args, **kwargs))
+        return await self._run(method(self._recorder, *args, **kwargs), to_its_end=to_its_end)
 
     call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
     return call
@@ -343,8 +343,9 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     _any_up_to = _awaited(SessionStore._any_up_to)  # noqa: SLF001
     _claim = _awaited(SessionStore._claim)  # noqa: SLF001
     _held = _awaited(SessionStore._held)  # noqa: SLF001
-    _settle = _awaited(SessionStore._settle)  # noqa: SLF001
-    _settle_and_claim = _awaited(SessionStore._settle_and_claim)  # noqa: SLF001
+    # Whoever cancels a delivery ends its requests. What was answered is stored, or it would be sent again.
+    _settle = _awaited(SessionStore._settle, to_its_end=True)  # noqa: SLF001
+    _settle_and_claim = _awaited(SessionStore._settle_and_claim, to_its_end=True)  # noqa: SLF001
     _release = _awaited(SessionStore._release)  # noqa: SLF001
     _note_trouble = _awaited(SessionStore._note_trouble)  # noqa: SLF001
     _purge_settled = _awaited(SessionStore._purge_settled)  # noqa: SLF001

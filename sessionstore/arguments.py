@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import Any, Final, TypedDict, Unpack
 
 from . import inputs
@@ -421,10 +422,13 @@ def refuse_unknown(given: Iterable[str], known: type) -> None:
             raise TypeError(f"there is no argument {name!r}; there are {', '.join(names)}")
 
 
-def several(name: str, value: object) -> tuple[Any, ...]:
-    """The elements of an iterable that is neither a text nor a dict."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
+def several(name: str, value: object, *, most: int | None = None) -> tuple[Any, ...]:
+    """The elements of an iterable that is neither a text nor a dict; of too many, or endless ones, no more than that are read."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidInputError(name, "must be a list, a tuple or another iterable")
-    return tuple(value)
+    if most is None:
+        return tuple(value)
+    elements = tuple(islice(value, most + 1))
+    if len(elements) > most:
+        raise InvalidInputError(name, f"must be at most {most} in one call", limit=most)
+    return elements

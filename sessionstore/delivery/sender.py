@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
@@ -203,8 +201,7 @@ class Sender:
 
     async def _settled_and_claimed(self, settlement: Settlement, known: Remembered) -> Claim:
         lease = Lease(self._lease, self._remote.timeout)
-        async with self._kept(settlement):
-            events = await self._store._settle_and_claim(settlement, *self._next_claim(known))  # noqa: SLF001
+        events = await self._store._settle_and_claim(settlement, *self._next_claim(known))  # noqa: SLF001
         if events:
             return Claim(settlement.token, events, lease)
         # Others may have been faster, with more behind what they took.
@@ -261,19 +258,7 @@ class Sender:
             else:
                 # Two requests that fail together are one failure; what only somebody can set right is not to be missed.
                 settlement = replace(settlement, trouble=None)
-        async with self._kept(settlement):
-            await self._store._settle(settlement)  # noqa: SLF001
-
-    @asynccontextmanager
-    async def _kept(self, settlement: Settlement) -> AsyncGenerator[None]:
-        """Whoever cancels a delivery ends its requests. What was answered is stored, or it would be sent again."""
-        try:
-            yield
-        except anyio.get_cancelled_exc_class():
-            # Once more, for nobody knows how far it came; to store it twice makes no difference.
-            with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
-                await self._store._settle(settlement)  # noqa: SLF001
-            raise
+        await self._store._settle(settlement)  # noqa: SLF001
 
     def _remember(self, trouble: Trouble) -> None:
         self._trouble = trouble

@@ -288,7 +288,10 @@ def _messages_query(with_plain_ones: bool) -> str:
 def _figures_query() -> str:
     table = METRIC_EVENTS.c
     more = (table.name, table.value, table.unit, table.agent_id, table.session_id)
-    columns = [as_stored(column) for column in (table.id, table.namespace, table.occurred_at, table.attributes, *more)]
+    kept = sa.type_coerce(table.attributes, sa.String)
+    # They go into the event as they stand: damaged ones would make it one that nobody can read.
+    sound = sa.case((sa.func.json_valid(kept), kept))
+    columns = [*map(as_stored, (table.id, table.namespace, table.occurred_at)), sound, *map(as_stored, more)]
     return text_of(sa.select(*columns).where(table.id > sa.bindparam("after"), _before(table.occurred_at)).order_by(table.id))
 
 

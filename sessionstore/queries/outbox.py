@@ -102,6 +102,9 @@ def _without_oldest_figures(db: Transaction, rows: list[tuple[Any, ...]]) -> lis
         if size <= max(room, 0):
             room -= size
             kept.append(row)
+    if any(row[_KIND] == METRIC for row in kept):
+        # These can make room for the next ones.
+        db.gauge.is_full = False
     count_dropped(db, len(rows) - len(kept))
     return kept[::-1]
 

@@ -248,10 +248,7 @@ class MessageCalls(Calls):
         return self._read(lambda db: queries.messages.read_page(db, self.namespace, wanted, after=start, size=size, blobs=flag))
 
     def _all_prepared(self, messages: Iterable[Mapping[str, Any] | NewMessage]) -> list[PreparedMessage]:
-        prepared = [self._prepared(index, message) for index, message in enumerate(several("messages", messages))]
-        if len(prepared) > MAX_BATCH:
-            raise InvalidInputError("messages", f"must be at most {MAX_BATCH} in one call", limit=MAX_BATCH)
-        return prepared
+        return [self._prepared(index, message) for index, message in enumerate(several("messages", messages, most=MAX_BATCH))]
 
     def _prepared(self, index: int, message: Mapping[str, Any] | NewMessage) -> PreparedMessage:
         max_bytes, compress_over = self._settings.max_text_bytes, self._settings.compress_over

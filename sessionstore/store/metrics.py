@@ -67,10 +67,7 @@ class MetricCalls(TimerCalls[Timer], Calls):
 
 
 def _all_checked(figures: Iterable[NewMetric]) -> Sequence[Figure]:
-    given = several("figures", figures)
-    if len(given) > MAX_BATCH:
-        raise InvalidInputError("figures", f"must be at most {MAX_BATCH} in one call", limit=MAX_BATCH)
-    return [_checked_at(index, figure) for index, figure in enumerate(given)]
+    return [_checked_at(index, figure) for index, figure in enumerate(several("figures", figures, most=MAX_BATCH))]
 
 
 def _checked_at(index: int, figure: object) -> Figure:

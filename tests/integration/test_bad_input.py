@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import re
@@ -303,6 +304,7 @@ def test_row_60_only_a_list_of_messages_is_a_batch(refused: Refused, messages: A
 def test_a_batch_has_a_limit(refused: Refused) -> None:
     one = {"role": "user", "content": "x"}
     assert refused(lambda store: store.append_many("s", [one] * 100_001), "messages").limit == 100_000
+    assert refused(lambda store: store.append_many("s", itertools.repeat(one)), "messages").limit == 100_000
 
 
 def test_a_dict_and_arguments_for_a_role_do_not_go_together(refused: Refused) -> None:

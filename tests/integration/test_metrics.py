@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import json
 import logging
 import math
@@ -239,6 +240,20 @@ def test_one_bad_figure_of_many_is_named_and_none_is_stored(
     assert metrics() == []
 
 
+def test_of_endless_figures_no_more_are_read_than_a_call_may_have(store: SessionStore, metrics: Callable[[], Any]) -> None:
+    endless = itertools.count()
+    with pytest.raises(InvalidInputError) as refused:
+        store.record_many(NewMetric("x", next(endless)) for _ in itertools.repeat(None))
+    assert (refused.value.field, refused.value.limit, next(endless)) == ("figures", 100_000, 100_001)
+    assert metrics() == []
+
+
+def test_figures_whose_making_fails_are_not_stored(store: SessionStore, metrics: Callable[[], Any]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.record_many(NewMetric("x", 1 / number) for number in (2, 1, 0))
+    assert metrics() == []
+
+
 @pytest.mark.parametrize("table", ["outbox", "metric_events"])
 def test_many_figures_and_their_events_are_stored_all_or_none(
     store: SessionStore, metrics: Callable[[], Any], told: Callable[[], Any], table: str
@@ -276,6 +291,15 @@ def test_a_figure_from_before_the_remote_was_set_is_told_once_by_a_backfill(stor
     store.record_many([NewMetric("late", 4, at=NOW - timedelta(days=3))])
     store.outbox.backfill()
     assert [body["name"] for *_, body in told()] == ["at that moment", "stored before", "of before", "late"]
+
+
+def test_a_backfill_tells_a_figure_with_damaged_attributes_without_them(store: SessionStore, told: Callable[[], Any]) -> None:
+    store.record("sound", 1, attributes={"a": 1})
+    store.record("damaged", 2, attributes={"a": 1})
+    store._write(lambda db: db.driver.execute("UPDATE metric_events SET attributes = '{bad' WHERE name = 'damaged'").fetchall())
+    set_remote(store)
+    assert store.outbox.backfill().events == 2
+    assert [(body["name"], body.get("attributes")) for *_, body in told()] == [("sound", {"a": 1}), ("damaged", None)]
 
 
 def test_a_new_metric_shows_neither_its_value_nor_its_attributes() -> None:

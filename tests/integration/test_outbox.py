@@ -653,6 +653,17 @@ def test_of_figures_that_come_together_the_oldest_are_dropped_too(store: Session
 
 
 @pytest.mark.fault("F31")
+def test_after_more_figures_than_fit_the_next_one_drops_the_oldest_of_them(store: SessionStore) -> None:
+    set_remote(store, max_outbox_bytes=SMALL)
+    store.record_many([sessionstore.NewMetric("together", number, attributes={"blank": "x" * 900}) for number in range(200)])
+    for number in range(20):
+        store.record("next", number, attributes={"blank": "x" * 900})
+    figures = [event.body for key in keys_of(store) if (event := store.outbox.get(key)) and event.body]
+    assert [body["value"] for body in figures if body["name"] == "next"] == [float(number) for number in range(20)]
+    assert store.outbox.stats().pending_bytes <= SMALL
+
+
+@pytest.mark.fault("F31")
 def test_lifecycle_events_are_kept_however_full_it_is(store: SessionStore) -> None:
     set_remote(store, max_outbox_bytes=SMALL)
     for number in range(20):

@@ -14,11 +14,11 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.lowlevel import checkpoint
 from clocks import FrozenClock
 
 import sessionstore
 from sessionstore import AsyncSessionStore, AuthError, Remote, SessionStore, queries
+from sessionstore.database.jobs import WriteJob
 from sessionstore.delivery.calls import _seconds_until_next
 from sessionstore.delivery.courier import Courier
 from sessionstore.delivery.sender import Sender
@@ -668,25 +668,73 @@ async def test_a_new_key_after_a_refused_one_is_used_at_once(told: SessionStore,
     told.close(drain_timeout=0)
 
 
-@pytest.mark.parametrize(("step", "limit"), [("_settle_and_claim", None), ("_settle", 1)])
+async def cancelled_in_its_settlement(
+    store: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch, server: Server, *, begun: bool, limit: int | None = None
+) -> None:
+    """A pass that is cancelled after its first answer: before its settlement begins, or after that is committed."""
+    writer, submit = store._database.writer, store._database.submit
+    reply = server.reply or server._answer
+    waits = anyio.Event()
+
+    def cancel(job: WriteJob[Any]) -> None:
+        monkeypatch.undo()
+        scope.cancel()
+        over = threading.Event()
+
+        def tell(notify: Callable[[], None] | None = job.notify) -> None:
+            assert notify is not None
+            notify()
+            over.set()
+
+        job.notify = tell
+        if not begun:
+            writer._mutex.acquire()
+        submit(job)
+        assert not begun or over.wait(30)
+        waits.set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/capabilities"):
+            return httpx.Response(200, json=CAPABILITIES)
+        monkeypatch.setattr(store._database, "submit", cancel)
+        server.reply = None
+        return reply(request)
+
+    async def begin() -> None:
+        await waits.wait()
+        await anyio.wait_all_tasks_blocked()
+        if not begun:
+            writer._mutex.release()
+
+    server.reply = answer
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(begin)
+        with anyio.CancelScope() as scope:
+            async with Sender(store, remote(), transport=server.transport) as sender:
+                await sender.send_all(limit=limit)
+        assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["settled and claimed", "settled"])
+@pytest.mark.parametrize("begun", [False, True])
 async def test_what_was_answered_leaves_the_outbox_although_its_delivery_is_cancelled(
-    both: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch, step: str, limit: int | None
+    both: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch, limit: int | None, begun: bool
 ) -> None:
     server = Server()
-    with anyio.CancelScope() as scope:
-
-        async def cancelled(*_: Any) -> None:
-            monkeypatch.undo()
-            scope.cancel()
-            await checkpoint()
-
-        monkeypatch.setattr(AsyncSessionStore, step, cancelled)
-        enqueue(both, AGENT_STATUS)
-        async with Sender(both, remote(), transport=server.transport) as sender:
-            await sender.send_all(limit=limit)
-    assert scope.cancelled_caught
+    enqueue(both, AGENT_STATUS)
+    await cancelled_in_its_settlement(both, monkeypatch, server, begun=begun, limit=limit)
     stats = await both.outbox.stats()
-    assert (stats.sent, stats.pending, len(server.stored)) == (1, 0, 1)
+    assert (stats.sent, stats.pending, stats.leased, len(server.stored)) == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_failure_whose_delivery_is_cancelled_is_counted_once(
+    both: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    enqueue(both, AGENT_STATUS)
+    await cancelled_in_its_settlement(both, monkeypatch, Server(reply=failing(401)), begun=begun)
+    outlook = await both._outlook()
+    assert (outlook.failures, outlook.paused, outlook.pending, outlook.is_leased) == (1, "auth", True, False)
 
 
 # The standing drain, seen through the one decision that is not the sender's.

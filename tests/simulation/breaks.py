@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 
-from sessionstore import clock, sql
-from sessionstore.delivery import claims, key_pause, sender
+from sessionstore import AsyncSessionStore, clock, sql
+from sessionstore.delivery import claims, key_pause
 from sessionstore.queries import deliveries, outbox, outbox_upkeep
 from sessionstore.remote import answers, delivery, settlement
 from sessionstore.remote.answers import Answer, Failure, Meaning, Verdict
@@ -179,11 +178,12 @@ def counts_twice(patch: pytest.MonkeyPatch) -> None:
 def forgets_answers_when_it_is_cancelled(patch: pytest.MonkeyPatch) -> None:
     """A drain whose time is over leaves what was answered in the outbox."""
 
-    @asynccontextmanager
-    async def broken(*_: object) -> AsyncIterator[None]:
-        yield
+    run = AsyncSessionStore._run
 
-    patch.setattr(sender.Sender, "_kept", broken)
+    async def broken(store: AsyncSessionStore, recorded: Any, **_: object) -> Any:
+        return await run(store, recorded)
+
+    patch.setattr(AsyncSessionStore, "_run", broken)
 
 
 # Each with a seed that finds it soon; where the library has changed, one of those after it does.

@@ -311,6 +311,9 @@ class Invariants:
             )
         if key in self.loosely_ordered or known.kind in self.unsupported or known.row.state == "erased":
             return
+        if known.fate is not None and self._is_out_of_step(parcel.process):
+            # It was purged while it was on its way, and a clock that was set let others go on with its stream.
+            return
         newest = self._seen_up_to.get(place, 0)
         self.require(known.number > newest, "a stream is told in its order", known.number, newest, place, parcel.process)
         for earlier in self._streams[place]:
