@@ -25,7 +25,13 @@ def wipe(database: Database, *, rebuild: bool, timeout: float) -> Iterator[str]:
     reason = _rebuilt(database, path, timeout=timeout) if rebuild else "the file was not written anew (rebuild=False)"
     if reason is not None:
         yield f"unused parts of pages may hold pieces: {reason}"
-    if not _empty_log(database, path, timeout=timeout):
+    try:
+        is_empty = _empty_log(database, path, timeout=timeout)
+    except DiskFullError:
+        # The rows are gone: the call may not fail for this.
+        yield "there is no room to copy the write-ahead log into the file; erase again when there is"
+        return
+    if not is_empty:
         who = "a call of this process" if database.readers.running else "another program"
         yield f"{who} is reading the file and keeps the write-ahead log; erase again when it is done"
 

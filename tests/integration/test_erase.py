@@ -439,9 +439,9 @@ def test_without_a_rebuild_it_is_not_complete(store: SessionStore) -> None:
 
 
 @pytest.mark.fault("F34")
-@pytest.mark.parametrize("failing", ["merge_some", "rebuild"])
+@pytest.mark.parametrize("failing", ["merge_some", "rebuild", "helped"])
 def test_a_full_disk_after_the_rows_went_is_a_reason(store: SessionStore, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sessionstore.database import vacuums
+    from sessionstore.database import full_disk, vacuums
     from sessionstore.queries import search_index
 
     def fail(*_: Any, **__: Any) -> None:
@@ -449,7 +449,7 @@ def test_a_full_disk_after_the_rows_went_is_a_reason(store: SessionStore, failin
 
     say(store, "s", "x")
     with monkeypatch.context() as patched:
-        patched.setattr(search_index if failing == "merge_some" else vacuums, failing, fail)
+        patched.setattr({"merge_some": search_index, "rebuild": vacuums, "helped": full_disk}[failing], failing, fail)
         receipt = store.erase("s")
     assert (receipt.session_ids, receipt.complete, len(receipt.reasons)) == (("s",), False, 1)
     assert store.erase("s").complete
