@@ -123,7 +123,7 @@ def nothing_settled() -> Any:
 
 
 def test_every_call_that_makes_room_works_without_a_free_byte(disk: Disk, trial: Trial) -> None:
-    # What is kept grows with each round, and the index with it; after many more there is no room for a reserve.
+    # Of a word in every message FTS5 merges the whole entry at once; it grows with each round, until the reserve is too small.
     rounds = trial.size(push=1, nightly=12, release=12)
     done: dict[str, int] = dict.fromkeys(FREEING, 0)
     stored: list[str] = []
