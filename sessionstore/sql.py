@@ -34,6 +34,8 @@ PENDING_BEHIND: Final = "SELECT outbox.id FROM outbox WHERE outbox.state = 'pend
 CLAIM_OLDEST: Final = 'SELECT outbox.id, outbox."key", outbox.stream, outbox.kind, outbox.namespace, outbox.body, outbox.attempts, outbox.occurred_at, outbox.size_bytes, outbox.last_status, outbox.sent_before FROM outbox WHERE outbox.id < ? AND outbox.state = \'pending\' AND ((outbox.namespace, outbox.stream) NOT IN (SELECT outbox_holds.namespace, outbox_holds.stream FROM outbox_holds WHERE ? < outbox_holds.held_until AND ? >= outbox_holds.held_until AND outbox_holds.token IS NOT ?)) ORDER BY outbox.id LIMIT ? OFFSET 0'
 HOLD_STREAM: Final = 'INSERT OR REPLACE INTO outbox_holds (namespace, stream, token, held_until) VALUES (?, ?, ?, ?)'
 STREAMS_HELD: Final = 'SELECT outbox_holds.namespace, outbox_holds.stream FROM outbox_holds WHERE outbox_holds.token = ?'
+NOTE_UNANSWERED: Final = 'INSERT OR REPLACE INTO outbox_unanswered (namespace, stream, arrives_until) SELECT outbox_holds.namespace, outbox_holds.stream, ? AS anon_1 FROM outbox_holds WHERE outbox_holds.token = ?'
+FORGET_ANSWERED: Final = 'DELETE FROM outbox_unanswered WHERE NOT (? < outbox_unanswered.arrives_until AND ? >= outbox_unanswered.arrives_until)'
 FREE_STREAMS: Final = 'DELETE FROM outbox_holds WHERE outbox_holds.token = ?'
 DELETE_EVENT: Final = "DELETE FROM outbox WHERE outbox.id = ? AND outbox.state = 'pending'"
 DELETE_EVENTS: Final = "DELETE FROM outbox WHERE outbox.id IN (SELECT anon_1.value FROM json_each(?) AS anon_1) AND outbox.state = 'pending'"
@@ -94,6 +96,7 @@ COLUMNS: Final = {
     'metric_events': ('id', 'namespace', 'name', 'value', 'unit', 'agent_id', 'session_id', 'attributes', 'occurred_at'),
     'outbox': ('id', 'key', 'stream', 'kind', 'namespace', 'body', 'state', 'attempts', 'occurred_at', 'created_at', 'next_at', 'last_status', 'last_error', 'settled_at', 'sent_before', 'size_bytes'),
     'outbox_holds': ('namespace', 'stream', 'token', 'held_until'),
+    'outbox_unanswered': ('namespace', 'stream', 'arrives_until'),
     'received_events': ('tenant', 'key', 'body_hash', 'received_at'),
     'sessions': ('session_key', 'namespace', 'session_id', 'user_id', 'agent_id', 'title', 'status', 'pinned', 'metadata', 'version', 'message_count', 'next_seq', 'quality_score', 'error', 'created_at', 'updated_at', 'ended_at', 'archived_at', 'expires_at', 'ttl_seconds', 'max_age_seconds', 'tracked', 'feedback', 'reported_message_count', 'asked_at', 'parent_key', 'forked_at', 'inherits_through', 'indexed_seq'),
     'state_values': ('namespace', 'scope', 'owner', 'name', 'value', 'updated_at'),

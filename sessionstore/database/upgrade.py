@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .transaction import Transaction
 
-HEAD_REVISION: Final = "0005"
+HEAD_REVISION: Final = "0006"
 VERSION_TABLE: Final = "sessionstore_version"
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 BACKUP_INFIX: Final = ".pre-upgrade-"

@@ -80,7 +80,8 @@ class Courier:
         except TimeoutError:
             return Failure(f"no answer within {self._remote.timeout:g} seconds")
         except httpx.HTTPError as error:
-            return Failure(_described(error, key), is_certificate=_is_certificate(error))
+            is_unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            return Failure(_described(error, key), is_certificate=_is_certificate(error), is_unsent=is_unsent)
 
     async def _key_of_now(self, key: ApiKey) -> ApiKey:
         """The key of this moment. A callable is asked for it, and may fail, or hang: nobody types the password of a keyring.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -62,6 +62,8 @@ class Sender:
         self._trouble: Trouble | None = None
         self._limit: int | None = None
         self._workers = 0
+        # By their claims: until when the request that is waited for may arrive.
+        self._under_way: dict[str, datetime] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,6 +159,7 @@ class Sender:
             is_doubtful=before is None and _is_page(answer),
             is_believed=before is not None and before.is_doubtful and _is_page(answer),
             pace=self._pace,
+            timeout=timedelta(seconds=self._remote.timeout),
         )
 
     async def _answer_about_itself(self, times: int) -> Answer | Failure:
@@ -220,7 +223,9 @@ class Sender:
         over = False
         while not over and (request := await self._next_request(delivery, claim)) is not None:
             self._counts.requests += 1
+            self._under_way[claim.token] = clock.utc_now() + known.timeout
             answer = await self._courier.post(request)
+            del self._under_way[claim.token]
             settlement = delivery.take(answer)
             self._count(settlement)
             if settlement.trouble is not None:
@@ -276,7 +281,7 @@ class Sender:
     async def _release(self, token: str) -> None:
         """Let others have what is not sent. If that fails, the lease ends by itself."""
         with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
-            await self._store._release(token)  # noqa: SLF001
+            await self._store._release(token, self._under_way.pop(token, None))  # noqa: SLF001
 
     def _count(self, settlement: Settlement) -> None:
         self._counts.sent += len(settlement.sent)

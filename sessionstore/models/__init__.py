@@ -8,7 +8,7 @@ from .base import SCHEMA_METADATA, is_modelled
 from .checkpoints import CheckpointRow, CheckpointValueRow, CheckpointWriteRow
 from .messages import BlobReferenceRow, BlobRow, MessageRow, SupersededMessageRow
 from .sessions import InheritedRangeRow, SessionRow, SessionTagRow, StateValueRow
-from .syncing import OutboxHoldRow, OutboxRow, ReceivedEventRow, StoreInfoRow, SyncStateRow
+from .syncing import OutboxHoldRow, OutboxRow, OutboxUnansweredRow, ReceivedEventRow, StoreInfoRow, SyncStateRow
 
 __all__ = [
     "SCHEMA_METADATA",
@@ -24,6 +24,7 @@ __all__ = [
     "MetricEventRow",
     "OutboxHoldRow",
     "OutboxRow",
+    "OutboxUnansweredRow",
     "ReceivedEventRow",
     "SessionRow",
     "SessionTagRow",

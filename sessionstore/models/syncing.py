@@ -75,6 +75,17 @@ class OutboxHoldRow(Base, table=True):
     held_until: datetime
 
 
+class OutboxUnansweredRow(Base, table=True):
+    """A stream of which a request ended without an answer, and may arrive until then: news of its erasure waits for that."""
+
+    __tablename__ = "outbox_unanswered"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    namespace: str = Field(primary_key=True, max_length=256)
+    stream: str = Field(primary_key=True, max_length=300)
+    arrives_until: datetime
+
+
 class SyncStateRow(Base, table=True):
     """The one row that says how the deliveries to the remote go."""
 

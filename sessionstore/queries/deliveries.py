@@ -144,6 +144,8 @@ def settle(db: Transaction, settlement: Settlement) -> int:
         How many of them were somebody else's by now, or are gone: what was purged after its lease counts as that, not as sent, too.
     """
     ours = settlement.of_streams(held(db, settlement.token))
+    if ours.arrives_until is not None:
+        _note_unanswered(db, ours.token, ours.arrives_until)
     gone = 0
     if ours.sent:
         left = _delete(db, [event.id for event in ours.sent])
@@ -188,8 +190,16 @@ def held(db: Transaction, token: str) -> frozenset[Place]:
     return frozenset((namespace, stream) for namespace, stream in db.driver.execute(sql.STREAMS_HELD, (token,)))
 
 
-def release(db: Transaction, token: str) -> None:
-    """Let go of what is held with a token."""
+def release(db: Transaction, token: str, *, arrives_until: datetime | None = None) -> None:
+    """Let go of what is held with a token.
+
+    Args:
+        db: The open transaction.
+        token: Of the claim.
+        arrives_until: A request that was under way is waited for no more, but may still arrive, until then.
+    """
+    if arrives_until is not None:
+        _note_unanswered(db, token, arrives_until)
     db.driver.execute(sql.FREE_STREAMS, (token,))
 
 
@@ -214,6 +224,13 @@ def note_trouble(db: Transaction, trouble: Trouble) -> None:
         (failures + 1, clock.to_text(begun), clock.to_text(db.now + wait), trouble.paused, trouble.status,
          trouble.error[:_MAX_ERROR_CHARS]),
     )  # fmt: skip
+
+
+def _note_unanswered(db: Transaction, token: str, arrives_until: datetime) -> None:
+    """Others may have the streams at once, for what arrives twice is known by its key. Only an erasure has to wait."""
+    db.driver.execute(sql.FORGET_ANSWERED, (db.now_text, _latest(db)))
+    if arrives_until > db.now:
+        db.driver.execute(sql.NOTE_UNANSWERED, (clock.to_text(arrives_until), token))
 
 
 def _latest(db: Transaction) -> str:

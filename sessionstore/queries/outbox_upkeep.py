@@ -23,7 +23,7 @@ from ..values import Page
 from ..values.outbox import OutboxEvent, OutboxStats
 from .cursors import opened, sealed
 from .dialect import in_json
-from .statements import HOLDS, IS_DEAD, IS_PENDING, IS_UNSUPPORTED, OUTBOX, STORE_INFO, SYNC_STATE
+from .statements import HOLDS, IS_DEAD, IS_PENDING, IS_UNSUPPORTED, OUTBOX, STORE_INFO, SYNC_STATE, UNANSWERED
 
 _CURSOR_VERSION: Final = 1
 _MOST_KEYS: Final = 500
@@ -43,6 +43,17 @@ _LASTS: Final = sa.and_(HOLDS.c.held_until > sa.bindparam("at"), HOLDS.c.held_un
 _IS_LEASE: Final = sa.and_(HOLDS.c.token.is_not(None), _LASTS)
 _IS_WAIT: Final = sa.and_(HOLDS.c.token.is_(None), _LASTS)
 _UNLEASED: Final = sa.not_(sa.exists().where(_SAME_STREAM, _IS_LEASE).correlate(OUTBOX))
+
+_MAY_ARRIVE: Final = sa.and_(UNANSWERED.c.arrives_until > sa.bindparam("at"), UNANSWERED.c.arrives_until <= sa.bindparam("latest"))
+_IS_HELD_LONGER: Final = (
+    sa.exists()
+    .where(
+        HOLDS.c.namespace == UNANSWERED.c.namespace,
+        HOLDS.c.stream == UNANSWERED.c.stream,
+        HOLDS.c.held_until >= UNANSWERED.c.arrives_until,
+    )
+    .correlate(UNANSWERED)
+)
 
 
 def _is(state: str) -> sa.ColumnElement[bool]:
@@ -226,7 +237,7 @@ def erase(db: Transaction, namespace: str, session_id: str) -> int:
     count = db.core.execute(sa.update(OUTBOX).where(mine, kept).values(emptied)).rowcount
     if count:
         db.gauge.forget()
-        take_from_senders(db, place[0], place[1:])
+    take_from_senders(db, place[0], place[1:])
     return count
 
 
@@ -252,12 +263,25 @@ def drop_oldest_metrics(db: Transaction, size_bytes: int) -> tuple[int, int]:
 def take_from_senders(db: Transaction, namespace: str, streams: Sequence[str]) -> None:
     """Make whatever senders say of streams count for nothing.
 
-    What they send at the moment may still arrive. So nothing of a stream is sent before its lease would have ended, and the
-    order in which the remote hears of it is kept. It stays a lease, of nobody, so that a second erasure keeps it, too.
+    What they send at the moment, or left without an answer, may still arrive. So nothing of a stream is sent before its lease
+    would have ended and no request can arrive, and the order in which the remote hears of it is kept. It stays a lease, of
+    nobody, so that a second erasure keeps it, too.
     """
-    mine = sa.and_(HOLDS.c.namespace == namespace, in_json(HOLDS.c.stream, encode_json(list(streams))))
+    named = encode_json(list(streams))
+    mine = sa.and_(HOLDS.c.namespace == namespace, in_json(HOLDS.c.stream, named))
     db.core.execute(sa.delete(HOLDS).where(mine, sa.not_(_IS_LEASE)), _bounds(db))
     db.core.execute(sa.update(HOLDS).where(mine).values(token=_NOBODY))
+    _hold_unanswered(db, namespace, named)
+
+
+def _hold_unanswered(db: Transaction, namespace: str, streams: str) -> None:
+    """Hold streams of which a request may still arrive, for nobody. `streams` is a JSON array."""
+    mine = sa.and_(UNANSWERED.c.namespace == namespace, in_json(UNANSWERED.c.stream, streams))
+    found = sa.select(UNANSWERED.c.namespace, UNANSWERED.c.stream, sa.literal(_NOBODY), UNANSWERED.c.arrives_until)
+    found = found.where(mine, _MAY_ARRIVE, sa.not_(_IS_HELD_LONGER))
+    held = sa.insert(HOLDS).prefix_with("OR REPLACE").from_select(("namespace", "stream", "token", "held_until"), found)
+    db.core.execute(held, _bounds(db))
+    db.core.execute(sa.delete(UNANSWERED).where(mine))
 
 
 def _chosen(state: str, keys: Sequence[str] | None) -> Iterator[sa.ColumnElement[bool]]:

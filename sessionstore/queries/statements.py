@@ -26,6 +26,7 @@ from ..models import (
     MetricEventRow,
     OutboxHoldRow,
     OutboxRow,
+    OutboxUnansweredRow,
     ReceivedEventRow,
     SessionRow,
     SessionTagRow,
@@ -45,6 +46,7 @@ AGENTS: Final[sa.Table] = AgentRow.__table__  # type: ignore[attr-defined]
 AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[attr-defined]
 OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
 HOLDS: Final[sa.Table] = OutboxHoldRow.__table__  # type: ignore[attr-defined]
+UNANSWERED: Final[sa.Table] = OutboxUnansweredRow.__table__  # type: ignore[attr-defined]
 SYNC_STATE: Final[sa.Table] = SyncStateRow.__table__  # type: ignore[attr-defined]
 RANGES: Final[sa.Table] = InheritedRangeRow.__table__  # type: ignore[attr-defined]
 SUPERSEDED: Final[sa.Table] = SupersededMessageRow.__table__  # type: ignore[attr-defined]
@@ -85,6 +87,7 @@ _NEW_SESSION_COLUMNS: Final = ("namespace", "session_id", "user_id", "agent_id",
 _OUTBOX_COLUMNS: Final = ("key", "stream", "kind", "namespace", "body", "state", "attempts", "occurred_at", "created_at",
                           "size_bytes")  # fmt: skip
 _HOLD_COLUMNS: Final = ("namespace", "stream", "token", "held_until")
+_UNANSWERED_COLUMNS: Final = ("namespace", "stream", "arrives_until")
 QUEUED_COLUMNS: Final = tuple(
     OUTBOX.c[name]
     for name in ("id", "key", "stream", "kind", "namespace", "body", "attempts", "occurred_at", "size_bytes", "last_status",
@@ -103,6 +106,8 @@ _BYTES: Final = sa.func.coalesce(sa.func.sum(OUTBOX.c.size_bytes), sa.literal_co
 _HELD_UNTIL: Final = sa.type_coerce(HOLDS.c.held_until, sa.String)
 # A hold that ends later than any hold may was made by a clock that was ahead.
 _LASTS: Final = sa.and_(sa.bindparam("at") < _HELD_UNTIL, sa.bindparam("latest") >= _HELD_UNTIL)
+_ARRIVES_UNTIL: Final = sa.type_coerce(UNANSWERED.c.arrives_until, sa.String)
+_MAY_ARRIVE: Final = sa.and_(sa.bindparam("at") < _ARRIVES_UNTIL, sa.bindparam("latest") >= _ARRIVES_UNTIL)
 # Found once, not for each event: a stream that is held may have very many.
 _HELD_BY_OTHERS: Final = sa.tuple_(OUTBOX.c.namespace, OUTBOX.c.stream).in_(
     sa.select(HOLDS.c.namespace, HOLDS.c.stream).where(_LASTS, HOLDS.c.token.is_distinct_from(sa.bindparam("token")))
@@ -273,6 +278,16 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         sa.select(HOLDS.c.namespace, HOLDS.c.stream).where(HOLDS.c.token == sa.bindparam("token")),
         ("token",),
     ),
+    "NOTE_UNANSWERED": (
+        sa.insert(UNANSWERED)
+        .prefix_with("OR REPLACE")
+        .from_select(
+            _UNANSWERED_COLUMNS,
+            sa.select(HOLDS.c.namespace, HOLDS.c.stream, sa.bindparam("until")).where(HOLDS.c.token == sa.bindparam("token")),
+        ),
+        ("until", "token"),
+    ),
+    "FORGET_ANSWERED": (sa.delete(UNANSWERED).where(sa.not_(_MAY_ARRIVE)), ("at", "latest")),
     "FREE_STREAMS": (sa.delete(HOLDS).where(HOLDS.c.token == sa.bindparam("token")), ("token",)),
     "DELETE_EVENT": (sa.delete(OUTBOX).where(OUTBOX.c.id == sa.bindparam("key_"), IS_PENDING), ("key_",)),
     # One statement for many takes a quarter less than one for each.

@@ -37,10 +37,17 @@ class Answer(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A request without an answer. `is_certificate`: the other side could not prove who it is."""
+    """A request without an answer.
+
+    Attributes:
+        error: What happened, without secrets.
+        is_certificate: The other side could not prove who it is.
+        is_unsent: There was no connection, so nothing can have arrived.
+    """
 
     error: str
     is_certificate: bool = False
+    is_unsent: bool = False
 
 
 class Meaning(Enum):
@@ -105,6 +112,13 @@ def judge(answer: Answer | Failure, request: Request, now: datetime) -> Verdict:
         return _acknowledged(answer, request)
     meaning = _meaning(answer.status, request)
     return Verdict(meaning, described(answer), answer.status, retry_after(answer.headers.get("retry-after"), now))
+
+
+def may_still_arrive(answer: Answer | Failure, verdict: Verdict) -> bool:
+    """Whether the remote may be told after all what a request tells. A server error may be that of a gateway before it."""
+    if isinstance(answer, Failure):
+        return not (answer.is_unsent or answer.is_certificate)
+    return verdict.meaning is Meaning.SERVER_ERROR
 
 
 def described(answer: Answer) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from .answers import Answer, Failure, Meaning, Verdict, judge
+from .answers import Answer, Failure, Meaning, Verdict, judge, may_still_arrive
 from .backoff import aside, backoff, pause, short_wait
 from .capabilities import Capabilities
 from .events import CONVERSATION_ENDED, CONVERSATION_EXPIRED, CONVERSATION_STARTED
@@ -52,6 +52,7 @@ class Remembered:
         taken_at: When it took one last.
         missing_kinds: The kinds that it has no endpoint for.
         pace: How much is sent at once.
+        timeout: How long a request may take; after that it does not arrive any more.
     """
 
     capabilities: Capabilities
@@ -59,6 +60,7 @@ class Remembered:
     base: float
     compressed: bool
     sent: int
+    timeout: timedelta
     confirmed: bool = False
     is_doubtful: bool = False
     is_believed: bool = False
@@ -86,6 +88,7 @@ class Delivery:
         items = [item(event) for event in _by_stream(events)]
         self._parts = deque(parts(items, remembered.capabilities, remembered.pace.events))
         self._request: Request | None = None
+        self._arrives_until: datetime | None = None
 
     def next_request(self) -> Request | None:
         """What is to be sent now; None if there is nothing left."""
@@ -95,6 +98,7 @@ class Delivery:
                 self._parts[0] = wanted
                 remembered = self._remembered
                 self._request = request(wanted, remembered.capabilities, source=remembered.source, compressed=remembered.compressed)
+                self._arrives_until = self._now() + remembered.timeout
                 return self._request
             self._parts.popleft()
         return None
@@ -106,6 +110,8 @@ class Delivery:
         asked, self._request = self._request, None
         items = list(self._parts.popleft())
         verdict = judge(answer, asked, self._now())
+        if not may_still_arrive(answer, verdict):
+            self._arrives_until = None
         match verdict.meaning:
             case Meaning.DELIVERED:
                 return self._delivered(items, verdict)
@@ -279,6 +285,7 @@ class Delivery:
         if not self._parts and self._too_large is not None:
             self._remembered.pace.too_large(self._too_large)
         decided = [*self._decided_unsupported(has_trouble=trouble is not None), *refused]
+        arrives_until, self._arrives_until = self._arrives_until, None
         return Settlement(
             token=self._token,
             sent_before=self._remembered.sent,
@@ -286,6 +293,7 @@ class Delivery:
             refused=tuple(decided),
             trouble=trouble,
             over=not self._parts,
+            arrives_until=arrives_until,
         )
 
     def _decided_unsupported(self, *, has_trouble: bool) -> list[Refusal]:

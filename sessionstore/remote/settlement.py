@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
@@ -114,6 +114,7 @@ class Settlement:
         refused: Those that were not taken.
         trouble: Why nothing else is sent now.
         over: Whether the claim is done with, and all of its streams are free.
+        arrives_until: Until when a request that was not answered may still arrive; None if there is none.
     """
 
     token: str
@@ -122,6 +123,7 @@ class Settlement:
     refused: tuple[Refusal, ...] = ()
     trouble: Trouble | None = None
     over: bool = False
+    arrives_until: datetime | None = None
 
     @property
     def size(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from .. import inputs, queries
@@ -185,8 +185,8 @@ class SyncCalls(Calls):
 
         return self._write(Freeing(work), full=True)
 
-    def _release(self, token: str) -> None:
-        return self._write(Freeing(lambda db: queries.deliveries.release(db, token)))
+    def _release(self, token: str, arrives_until: datetime | None = None) -> None:
+        return self._write(Freeing(lambda db: queries.deliveries.release(db, token, arrives_until=arrives_until)))
 
     def _purge_settled(self, age: timedelta) -> int:
         """Delete dead and erased events of such an age, and of those that the remote has no use for all but the newest."""

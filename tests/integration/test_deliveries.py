@@ -13,11 +13,12 @@ import pytest
 from clocks import FrozenClock
 
 import sessionstore
-from sessionstore import SessionStore, queries, sql
-from sessionstore.remote.events import AGENT_STATUS, Event, session_stream
+from sessionstore import SessionStore, clock, queries, sql
+from sessionstore.remote.events import AGENT_STATUS, ERASE, Event, session_stream
 from sessionstore.remote.settlement import MAX_ATTEMPTS, QueuedEvent, Refusal, Settlement, Trouble
 
 LEASE = timedelta(seconds=60)
+MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 LARGE = 1 << 20
 
@@ -38,8 +39,10 @@ def enqueue(store: SessionStore, *streams: str, text: str = "") -> None:
     store._write(lambda db: queries.outbox.enqueue(db, made))
 
 
-def claim(store: SessionStore, token: str, most: int = 500, most_bytes: int = LARGE) -> list[QueuedEvent]:
-    return store._claim(token, most, most_bytes, LEASE) or []
+def claim(
+    store: SessionStore, token: str, most: int = 500, most_bytes: int = LARGE, *, lease: timedelta = LEASE
+) -> list[QueuedEvent]:
+    return store._claim(token, most, most_bytes, lease) or []
 
 
 def streams(claimed: Iterable[QueuedEvent]) -> list[str]:
@@ -218,6 +221,61 @@ def test_what_is_released_is_free_at_once(told: SessionStore) -> None:
     claim(told, "t")
     told._release("t")
     assert streams(claim(told, "next")) == ["a", "b"]
+
+
+def test_of_a_stream_whose_request_may_still_arrive_only_the_news_of_an_erasure_waits(
+    told: SessionStore, frozen: FrozenClock, store_path: Path
+) -> None:
+    enqueue(told, "a", "b")
+    claim(told, "t")
+    told._release("t", frozen.now + MINUTE)
+    others = claim(told, "next")
+    assert streams(others) == ["a", "b"]
+    settle(told, "next", others[1:])
+    assert told.outbox.erase("a") == 1
+    assert claim(told, "after") == []
+    frozen.go(MINUTE)
+    (news,) = claim(told, "after")
+    assert news.kind == ERASE
+    assert rows(store_path, "SELECT * FROM outbox_unanswered") == [("", "session:b", clock.to_text(frozen.now))]
+
+
+@pytest.mark.parametrize(("lease", "until"), [(LEASE, MINUTE / 2), (MINUTE / 2, LEASE)])
+def test_an_erased_session_is_told_of_after_the_last_request_that_may_arrive(
+    told: SessionStore, frozen: FrozenClock, lease: timedelta, until: timedelta
+) -> None:
+    """Whether that is the one of who holds its stream now, or of one before."""
+    told.create("chat", agent_id="a")
+    claim(told, "before")
+    told._release("before", frozen.now + until)
+    claim(told, "now", lease=lease)
+    told.erase("chat")
+    frozen.go(max(lease, until) - timedelta(milliseconds=1))
+    assert claim(told, "after") == []
+    frozen.go(timedelta(milliseconds=1))
+    assert [event.kind for event in claim(told, "after")] == [ERASE]
+
+
+def test_what_was_noted_of_requests_is_forgotten_when_they_cannot_arrive_any_more(
+    told: SessionStore, frozen: FrozenClock, store_path: Path
+) -> None:
+    for stream in ("a", "b", "c"):
+        enqueue(told, stream)
+        claim(told, "t")
+        told._release("t", frozen.now + MINUTE)
+        claim(told, "purged")
+        told._release("purged")
+        told.outbox.purge(state="pending")
+        frozen.go(MINUTE)
+    assert rows(store_path, "SELECT stream FROM outbox_unanswered") == [("session:c",)]
+
+
+def test_a_note_of_a_clock_that_was_ahead_holds_no_news(told: SessionStore, frozen: FrozenClock) -> None:
+    enqueue(told, "a")
+    claim(told, "t")
+    told._release("t", frozen.now + timedelta(days=30))
+    told.outbox.erase("a")
+    assert [event.kind for event in claim(told, "next")] == [ERASE]
 
 
 def test_an_event_that_was_erased_while_it_was_sent_stays_erased(told: SessionStore, frozen: FrozenClock) -> None:

@@ -115,8 +115,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -153,7 +153,7 @@ from sessionstore.database import upgrade
 
 folder, path = Path(sys.argv[1]), sys.argv[2]
 upgrade.migrations_folder = lambda: folder
-upgrade.HEAD_REVISION = "0006"
+upgrade.HEAD_REVISION = "0007"
 sql.COLUMNS["messages"] += ("words",)
 sql.COLUMNS["sessions"] += ("mood",)
 """
@@ -182,7 +182,7 @@ def later_version(folder: Path, *, boom: str = "", late_boom: str = "") -> Path:
     (folder / "env.py").write_text((source / "env.py").read_text())
     for revision in (source / "versions").glob("0*.py"):
         (versions / revision.name).write_text(revision.read_text())
-    (versions / "0006_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
+    (versions / "0007_later.py").write_text(LATER_REVISION.format(boom=boom or "pass", late_boom=late_boom or "pass"))
     return folder
 
 
@@ -211,7 +211,7 @@ def backups_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{upgrade.BACKUP_INFIX}*"))
 
 
-UPGRADED = {"revision": "0006", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
+UPGRADED = {"revision": "0007", "texts": ["old"], "tags": ["a", "b"], "doctor": True, "seq": 2}
 
 
 def test_an_older_file_is_upgraded_in_place_and_keeps_everything(old_store: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_only_the_newest_backup_is_kept_and_other_files_are_spared(old_store: Pa
     for path in (older, of_another):
         path.write_bytes(b"an older backup")
     run_later(OPEN, later_version(tmp_path / "later"), old_store)
-    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0005.db"]
+    assert [path.name for path in backups_of(old_store)] == [f"old.db{upgrade.BACKUP_INFIX}0006.db"]
     assert of_another.exists()
 
 
@@ -252,7 +252,7 @@ def test_an_empty_store_is_upgraded_without_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     sessionstore.open(path).close()
     program = "with sessionstore.open(path) as store: print(json.dumps(store.status().schema_revision))"
-    assert run_later(program, later_version(tmp_path / "later"), path) == "0006"
+    assert run_later(program, later_version(tmp_path / "later"), path) == "0007"
     assert backups_of(path) == []
 
 
@@ -297,7 +297,7 @@ def test_an_upgrade_that_would_orphan_rows_is_undone(old_store: Path, tmp_path: 
 
 def upgraded_meanwhile(path: Path, folder: Path) -> None:
     """Let a later version upgrade a file that this process has open, and write to it."""
-    assert run_later(OPEN, later_version(folder), path)["revision"] == "0006"
+    assert run_later(OPEN, later_version(folder), path)["revision"] == "0007"
 
 
 @pytest.mark.fault("F12")
@@ -313,7 +313,7 @@ def test_a_store_that_was_open_during_an_upgrade_writes_nothing_more(old_store: 
             lambda: store.delete("s"),
         ]
         for call in calls * 2:
-            with pytest.raises(sessionstore.SchemaTooNewError, match=r"0006.*start the program again"):
+            with pytest.raises(sessionstore.SchemaTooNewError, match=r"0007.*start the program again"):
                 call()
         assert content_of(old_store) == before
 
@@ -349,8 +349,8 @@ def test_a_read_that_fails_for_an_upgrade_says_so(old_store: Path) -> None:
             later.execute("ALTER TABLE messages RENAME COLUMN packed TO squeezed")
             with pytest.raises(sessionstore.StoreIOError, match="no such column"):
                 store.messages("s")
-            later.execute(f"UPDATE {upgrade.VERSION_TABLE} SET version_num = '0006'")
-        with pytest.raises(sessionstore.SchemaTooNewError, match="0006"):
+            later.execute(f"UPDATE {upgrade.VERSION_TABLE} SET version_num = '0007'")
+        with pytest.raises(sessionstore.SchemaTooNewError, match="0007"):
             store.messages("s")
 
 
@@ -399,7 +399,7 @@ def test_threads_upgrade_different_files_at_once(tmp_path: Path) -> None:
         make_store(path, f"text {number}")
     outcomes = run_later(UPGRADE_IN_THREADS, later_version(tmp_path / "later"), *files)
     assert outcomes == {str(path): [f"text {number}"] for number, path in enumerate(files)}
-    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0006"}
+    assert {read_one(path, f"SELECT version_num FROM {upgrade.VERSION_TABLE}") for path in files} == {"0007"}
 
 
 def test_threads_make_different_files_at_once(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ NEXT_REVISION = '''
 """A revision that only this test knows."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0006", "0005", None, None
+revision, down_revision, branch_labels, depends_on = "0007", "0006", None, None
 def upgrade():
     op.add_column("store_info", sa.Column("later", sa.Integer()))
 '''
@@ -329,9 +329,9 @@ def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of this library that has one revision more."""
     folder = tmp_path / "migrations"
     shutil.copytree(upgrade.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0006_later.py").write_text(NEXT_REVISION)
+    (folder / "versions" / "0007_later.py").write_text(NEXT_REVISION)
     monkeypatch.setattr(upgrade, "migrations_folder", lambda: folder)
-    monkeypatch.setattr(upgrade, "HEAD_REVISION", "0006")
+    monkeypatch.setattr(upgrade, "HEAD_REVISION", "0007")
 
 
 def test_row_11_an_older_schema_is_not_upgraded_against_the_callers_will(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -341,9 +341,9 @@ def test_row_11_an_older_schema_is_not_upgraded_against_the_callers_will(tmp_pat
     refused_untouched(path, ConfigError, "sessionstore upgrade", migrate=False)
     refused_untouched(path, ConfigError, "sessionstore upgrade", read_only=True)
     with sessionstore.open(path) as store:
-        assert store.status().schema_revision == "0006"
+        assert store.status().schema_revision == "0007"
         assert [message.text for message in store.messages("s")] == WORDS
-    assert [backup.name for backup in tmp_path.glob("*pre-upgrade*")] == ["agent.db.pre-upgrade-0005.db"]
+    assert [backup.name for backup in tmp_path.glob("*pre-upgrade*")] == ["agent.db.pre-upgrade-0006.db"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def unreachable(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused", request=request)
 
 
+def lost(request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadError("reset", request=request)
+
+
+def to_events(reply: Reply) -> Reply:
+    """Where the question what the remote can do is answered."""
+    return lambda request: httpx.Response(200, json=CAPABILITIES) if request.method == "GET" else reply(request)
+
+
 @pytest.fixture
 def told(store: SessionStore) -> SessionStore:
     """A store with a remote, which nothing is sent to by itself."""
@@ -467,8 +476,8 @@ async def test_a_request_ends_within_its_time(both: AsyncSessionStore) -> None:
         assert (await sender.receipt()).error == "no answer within 0.05 seconds"
 
 
-async def test_a_drain_that_is_cancelled_holds_nothing(both: AsyncSessionStore) -> None:
-    enqueue(both, AGENT_STATUS, AGENT_STATUS)
+async def cancelled_in_its_request(both: AsyncSessionStore, leased: int) -> None:
+    """Begin to send what waits, so much of it, and cancel that while the remote says nothing."""
     asked = anyio.Event()
 
     class Silent(httpx.AsyncBaseTransport):
@@ -482,8 +491,50 @@ async def test_a_drain_that_is_cancelled_holds_nothing(both: AsyncSessionStore) 
     async with Sender(both, remote(), transport=Silent()) as sender, anyio.create_task_group() as group:
         group.start_soon(sender.send_all)
         await asked.wait()
-        assert (await both.outbox.stats()).leased == 2
+        assert (await both.outbox.stats()).leased == leased
         group.cancel_scope.cancel()
+
+
+async def test_a_drain_that_is_cancelled_holds_nothing(both: AsyncSessionStore) -> None:
+    enqueue(both, AGENT_STATUS, AGENT_STATUS)
+    await cancelled_in_its_request(both, 2)
+    assert (await both.outbox.stats()).leased == 0
+
+
+async def test_news_of_an_erasure_waits_for_a_request_whose_drain_was_cancelled(
+    both: AsyncSessionStore, frozen: FrozenClock
+) -> None:
+    """It may still arrive, and the remote would keep what it tells."""
+    enqueue(both, METRIC, stream="alice")
+    await cancelled_in_its_request(both, 1)
+    assert await both.outbox.erase("alice") == 1
+    server = Server()
+    async with Sender(both, remote(), transport=server.transport) as sender:
+        await sender.send_all()
+        assert server.stored == []
+        frozen.go(timedelta(seconds=remote().timeout))
+        await sender.send_all()
+    assert len(server.stored) == 1
+    assert not (await both.outbox.stats()).pending
+
+
+@pytest.mark.parametrize("reply", [failing(500), failing(504), lost])
+async def test_news_of_an_erasure_waits_for_a_request_without_an_answer(
+    both: AsyncSessionStore, frozen: FrozenClock, reply: Reply
+) -> None:
+    enqueue(both, METRIC, stream="alice")
+    async with Sender(both, remote(), transport=Server(reply=to_events(reply)).transport) as sender:
+        await sender.send_all()
+    await both.outbox.erase("alice")
+    assert (await both.outbox.stats()).leased == 1
+
+
+@pytest.mark.parametrize("reply", [failing(401), failing(413), failing(429), unreachable])
+async def test_news_of_an_erasure_does_not_wait_for_a_request_that_was_refused(both: AsyncSessionStore, reply: Reply) -> None:
+    enqueue(both, METRIC, stream="alice")
+    async with Sender(both, remote(), transport=Server(reply=to_events(reply)).transport) as sender:
+        await sender.send_all()
+    await both.outbox.erase("alice")
     assert (await both.outbox.stats()).leased == 0
 
 
@@ -904,4 +955,4 @@ async def test_what_a_courier_hands_on_is_an_answer_or_a_failure() -> None:
         assert answer.body is None
         assert CANARY not in repr(answer)
     async with Courier(remote(), transport=httpx.MockTransport(unreachable)) as courier:
-        assert await courier.get("/capabilities") == Failure("ConnectError: refused")
+        assert await courier.get("/capabilities") == Failure("ConnectError: refused", is_unsent=True)

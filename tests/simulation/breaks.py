@@ -125,6 +125,11 @@ def tells_of_an_erasure_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outbox_upkeep, "take_from_senders", broken)
 
 
+def forgets_what_may_arrive(patch: pytest.MonkeyPatch) -> None:
+    """The news of an erasure overtakes a request that nobody waits for any more."""
+    patch.setattr(deliveries, "_note_unanswered", lambda *_: None)
+
+
 def counts_what_was_erased(patch: pytest.MonkeyPatch) -> None:
     """Delivered events that were erased meanwhile count as sent all the same."""
     settle = deliveries.settle
@@ -201,6 +206,7 @@ BREAKS: Final[dict[Break, int]] = {
     asks_a_dead_server_all_the_time: 19,
     forgets_events: 0,
     tells_of_an_erasure_at_once: 28,
+    forgets_what_may_arrive: 79,
     counts_what_was_erased: 4,
     holds_for_ever: 12,
     settles_before_the_answer: 0,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -253,6 +254,16 @@ class Invariants:
         prefix = "session:"
         return [
             stream.removeprefix(prefix) for (_, stream), (token, _) in self._holds.items() if token and stream.startswith(prefix)
+        ]
+
+    def sessions_let_go_of(self, parcels: Iterable[Parcel]) -> list[str]:
+        """The sessions of which a request will arrive, although nobody holds their streams."""
+        prefix = "session:"
+        places = {self.known[key].place: None for parcel in parcels for key in parcel.bodies}
+        return [
+            place[1].removeprefix(prefix)
+            for place in places
+            if place[1].startswith(prefix) and not self._holds.get(place, (None, ""))[0]
         ]
 
     # -- what passes between the processes and the remote

@@ -37,8 +37,8 @@ URL = "http://127.0.0.1:9/api"
 PROCESSES = 5
 # Rows that a seed can leave.
 _EMPTIED = (
-    "sessions", "session_tags", "messages", "metric_events", "agents", "agent_activity", "outbox", "outbox_holds", "sync_state",
-    "superseded_messages", "state_values", "sqlite_sequence",
+    "sessions", "session_tags", "messages", "metric_events", "agents", "agent_activity", "outbox", "outbox_holds",
+    "outbox_unanswered", "sync_state", "superseded_messages", "state_values", "sqlite_sequence",
 )  # fmt: skip
 # Nothing, mostly; or as long as a disk is busy.
 _DELAYS = (0.0, 0.0, 0.0, 0.001, 0.001, 0.003, 0.02, 0.7)

@@ -107,6 +107,8 @@ class RemoteModel:
         self.weather = Weather()
         self.is_ours = is_ours
         self.stored: dict[str, str] = {}
+        # By their numbers: what will arrive.
+        self.on_the_way: dict[int, Parcel] = {}
         self._machine = machine
         self._rng = rng
         self._witness = witness
@@ -129,12 +131,18 @@ class RemoteModel:
             raise rng.choice((httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout))("offline")
         is_calm = rng.random() < weather.calm
         there = rng.choice((0.01, 0.05, 0.3, 3.0, 12.0)) if is_calm else rng.choice((0.01, 0.3, 4.0, 20.0, TIMEOUT))
-        fate = "answered" if is_calm else rng.choice(("answered", "answered", "lost before", "lost after", "never answered"))
+        fates = ("answered", "answered", "lost before", "lost after", "never answered", "given up")
+        fate = "answered" if is_calm else rng.choice(fates)
         arrived: asyncio.Future[Reply] = loop.create_future()
         if fate != "lost before":
+            self.on_the_way[parcel.number] = parcel
             loop.call_by(loop.world, there, self._arrive, parcel, arrived, is_calm)
         if fate == "lost before":
             await asyncio.sleep(there)
+            raise httpx.ReadError("reset")
+        if fate == "given up":
+            # By something on the way that has passed it on.
+            await asyncio.sleep(there * rng.random())
             raise httpx.ReadError("reset")
         reply = await arrived
         if fate == "lost after":
@@ -161,6 +169,7 @@ class RemoteModel:
         return Parcel(process, path, request.headers.get("authorization", ""), bodies, self._count)
 
     def _arrive(self, parcel: Parcel, arrived: asyncio.Future[Reply], is_calm: bool) -> None:
+        del self.on_the_way[parcel.number]
         reply = self._answer(parcel, is_calm=is_calm)
         if not arrived.done():
             arrived.set_result(reply)

@@ -229,9 +229,12 @@ class Story:
                 self.invariants.note(process, f"is refused: {type(error).__name__}")
 
     async def _while_it_is_sent(self, otherwise: str) -> str:
-        """A session whose events are on their way, if there is one soon."""
+        """A session whose events are on their way, if there is one soon; one that nobody waits for, if there is such a one."""
+        any_held = self.rng.random() < 0.5
         for _ in range(20):
-            if held := self.invariants.sessions_held():
+            if let_go := self.invariants.sessions_let_go_of(self.remote.on_the_way.values()):
+                return self.rng.choice(let_go)
+            if any_held and (held := self.invariants.sessions_held()):
                 return self.rng.choice(held)
             await asyncio.sleep(0.5)
         return otherwise

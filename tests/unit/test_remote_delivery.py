@@ -22,6 +22,7 @@ from sessionstore.remote.requests import IDEMPOTENCY_KEY, Request
 from sessionstore.remote.settlement import MAX_ATTEMPTS, Place, QueuedEvent, Refusal, Settlement, Trouble
 
 NOW = datetime(2026, 3, 28, 12, tzinfo=UTC)
+TIMEOUT = timedelta(seconds=10)
 OURS = Capabilities(frozenset(PATHS), "/events/batch", 500)
 START, END, EXPIRED, METRIC = "conversation_start", "conversation_end", "conversation_expired", "metric"
 
@@ -41,7 +42,7 @@ def events(count: int, per_stream: int = 1) -> list[QueuedEvent]:
 
 
 def remembered(capabilities: Capabilities = OURS, *, confirmed: bool = False) -> Remembered:
-    return Remembered(capabilities, "store", 1.0, compressed=False, sent=0, confirmed=confirmed)
+    return Remembered(capabilities, "store", 1.0, compressed=False, sent=0, timeout=TIMEOUT, confirmed=confirmed)
 
 
 def keys_of(asked: Request) -> list[str]:
