@@ -212,5 +212,5 @@ BREAKS: Final[dict[Break, int]] = {
     settles_before_the_answer: 0,
     believes_its_lease_for_ever: 5,
     counts_twice: 0,
-    forgets_answers_when_it_is_cancelled: 529,
+    forgets_answers_when_it_is_cancelled: 97,
 }
