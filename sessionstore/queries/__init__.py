@@ -1,8 +1,8 @@
 """What is asked of the database, one module per subject: functions that take the open transaction `db` first.
 
 `sessions`, `lifecycle`, `messages`, `metrics`, `outbox`, `search_index`, `state` and `subscription` are the hot path and run
-compiled SQL. The others use SQLAlchemy Core over the models, which take a fifth of a second to import; they are loaded by the
-first call that needs them.
+compiled SQL, as `catalog` does. The others use SQLAlchemy Core over the models, which take a fifth of a second to import; they
+are loaded by the first call that needs them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ..inputs import MAX_METADATA_BYTES, json_object
 from ..values import EXPIRED_STATUS, SessionInfo
 from ..values.conversations import SessionStats
 from . import changes, conversations, lifecycle, sessions
-from .catalog import TAGS_AS_JSON
+from .catalog_statements import TAGS_AS_JSON
 from .dialect import as_stored, microseconds_since, sorted_part, whole_microseconds
 from .statements import IN_TIME, IS_OPEN, OVERDUE, SESSION_COLUMNS, SESSIONS
 

@@ -11,17 +11,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 _ESCAPE = "\\"
 
 
-def json_kinds(value: str | int | float | bool | None) -> str:
-    """What SQLite calls the JSON values that a plain value may equal, in one word."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return "text" if isinstance(value, str) else "number"
-
-
 def json_equals(
     column: sa.Column[Any], path: sa.BindParameter[Any], value: sa.BindParameter[Any], kind: str
 ) -> sa.ColumnElement[bool]:
-    """Whether a value of a JSON column is a plain value of a kind (see `json_kinds`). The path is bound, never written out."""
+    """Whether a value of a JSON column is a plain value of a kind: number, text, null, true or false. The path is bound."""
     raw = sa.type_coerce(column, sa.String)
     kinds = ("integer", "real") if kind == "number" else (kind,)
     is_kind = sa.func.json_type(raw, path).in_([sa.literal_column(f"'{each}'") for each in kinds])
@@ -64,13 +57,8 @@ def json_text(column: sa.Column[Any], path: str) -> sa.ColumnElement[Any]:
     return sa.case((sa.func.json_valid(raw) == sa.literal_column("1"), sa.func.json_extract(raw, sa.literal_column(f"'{path}'"))))
 
 
-def escaped_words(words: str) -> str:
-    """The pattern that `contains_text` takes."""
-    return "%" + words.replace(_ESCAPE, _ESCAPE * 2).replace("%", _ESCAPE + "%").replace("_", _ESCAPE + "_") + "%"
-
-
 def contains_text(column: sa.ColumnElement[Any], pattern: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
-    """Whether a text holds some words, whatever the case of its ASCII letters."""
+    """Whether a text is like a pattern, whatever the case of its ASCII letters."""
     return column.like(pattern, escape=_ESCAPE)
 
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-import sqlalchemy as sa
-
 from .. import packing
 from ..content import decoded, words
 from ..database.transaction import Transaction
 from ..errors import MissingExtraError
 from ..large import entries_of
 from ..remote.compression import zstd
-from .dialect import contains_text
-from .statements import BLOB_REFERENCES, BLOBS, MESSAGES
 
 _ARE_THERE: Final = "SELECT packed_words(NULL), blob_words(NULL, NULL, NULL, NULL, NULL)"
 _NEEDS_ZSTD: Final = (
@@ -37,19 +33,6 @@ def prepare(db: Transaction) -> None:
         # Only then: functions cannot be made anew while a statement goes on.
         db.driver.create_function("packed_words", 1, _packed_words, deterministic=True)
         db.driver.create_function("blob_words", 5, _blob_words, deterministic=True)
-
-
-def contain_text(pattern: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
-    """Whether the packed text of a message, or a blob of it, holds some words. `prepare` comes first."""
-    is_packed = MESSAGES.c.packed.is_not(None)
-    in_row = sa.and_(is_packed, contains_text(sa.func.packed_words(MESSAGES.c.packed), pattern))
-    blob = sa.func.blob_words(
-        sa.type_coerce(MESSAGES.c.facts, sa.Text), BLOBS.c.hash, BLOBS.c.size_bytes, BLOBS.c.encoding, BLOBS.c.data
-    )
-    in_blob = sa.exists().where(
-        BLOB_REFERENCES.c.message_id == MESSAGES.c.id, BLOBS.c.hash == BLOB_REFERENCES.c.hash, contains_text(blob, pattern)
-    )
-    return sa.or_(in_row, sa.and_(MESSAGES.c.facts.is_not(None), in_blob))
 
 
 def _packed_words(packed: bytes | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 import sqlalchemy as sa
 
 from ..values import SEQ_BITS
-from . import catalog
+from . import catalog_statements
 from .dialect import CrossJoin, as_stored
 from .statements import MESSAGE_COLUMNS, MESSAGES, SESSION_COLUMNS, SESSIONS, parameters_of, text_of
 
@@ -106,7 +106,7 @@ def _filtering(shape: Shape) -> Iterator[sa.ColumnElement[bool]]:
 def sessions_chosen(shape: tuple[tuple[str, str], ...]) -> tuple[str, tuple[str, ...]]:
     """The text of a query for the keys of the sessions that filters choose, last changed first, and the names of its parameters."""
     updated_at = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
-    found = sa.select(SESSIONS.c.session_key).where(*catalog.conditions_of(shape))
+    found = sa.select(SESSIONS.c.session_key).where(*catalog_statements.conditions_of(shape))
     found = found.order_by(updated_at.desc(), SESSIONS.c.session_key.desc())
     return text_of(found), parameters_of(found)
 
@@ -115,7 +115,7 @@ def sessions_chosen(shape: tuple[tuple[str, str], ...]) -> tuple[str, tuple[str,
 def is_chosen(shape: tuple[tuple[str, str], ...]) -> tuple[str, tuple[str, ...]]:
     """The text of a query for a session, if filters choose it, and the names of its parameters."""
     key = SESSIONS.c.session_key
-    found = sa.select(key).where(key == sa.bindparam("key"), *catalog.conditions_of(shape))
+    found = sa.select(key).where(key == sa.bindparam("key"), *catalog_statements.conditions_of(shape))
     return text_of(found), parameters_of(found)
 
 
@@ -134,5 +134,5 @@ def rows() -> str:
 @functools.cache
 def infos() -> str:
     """The text of a query for rows of sessions, each with its tags."""
-    columns = (*map(as_stored, SESSION_COLUMNS), catalog.TAGS_AS_JSON)
+    columns = (*map(as_stored, SESSION_COLUMNS), catalog_statements.TAGS_AS_JSON)
     return text_of(sa.select(*columns).where(SESSIONS.c.session_key.in_(_GIVEN)))

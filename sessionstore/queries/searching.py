@@ -143,7 +143,7 @@ class _Search:
         self._terms = wanted.terms
         self._where = where
         self._key: int | None = None
-        self._sessions = catalog.shape_of(where.sessions, db.now_text)
+        self._sessions = catalog.shape_of(db, where.sessions)
         self._chosen: dict[int, bool] = {}
         self._readers: dict[int, Sequence[_Reader]] = {}
         if where.session_id is not None:

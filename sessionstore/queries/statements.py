@@ -35,7 +35,7 @@ from ..models import (
     SupersededMessageRow,
     SyncStateRow,
 )
-from . import blob_statements, state_statements
+from . import blob_statements, catalog_statements, state_statements
 
 SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
 MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
@@ -395,6 +395,7 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     ),
     **state_statements.HOT,
     **blob_statements.HOT,
+    **catalog_statements.HOT,
 }
 
 

@@ -20,6 +20,7 @@ from ..rows import PreparedMessage
 from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, STATE_SCOPES, Message, SessionInfo
 from . import (
     blobs,
+    catalog,
     checkpoint_rows,
     edits,
     kinship,
@@ -33,7 +34,7 @@ from . import (
     sessions,
     state,
 )
-from .catalog import matching
+from .catalog_statements import conditions_of
 from .dialect import as_stored
 from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
 
@@ -99,7 +100,7 @@ class Companions:
 
 def totals(db: Transaction, wanted: SessionFilter) -> tuple[int, int]:
     """How many sessions a filter chooses, and how many messages they hold."""
-    conditions, values = matching(db, wanted)
+    conditions, values = _matching(db, wanted)
     found = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(SESSIONS.c.message_count), 0)).where(*conditions)
     chosen, held = db.core.execute(found.select_from(SESSIONS), values).one()
     return chosen, held
@@ -226,9 +227,15 @@ def _put_companions(db: Transaction, key: int, namespace: str, companions: Compa
 
 
 def _page(db: Transaction, wanted: SessionFilter, after: int) -> list[sa.Row[Any]]:
-    conditions, values = matching(db, wanted)
+    conditions, values = _matching(db, wanted)
     found = sa.select(*_STORED_COLUMNS).where(SESSIONS.c.session_key > after, *conditions)
     return list(db.core.execute(found.order_by(SESSIONS.c.session_key).limit(_SESSIONS_A_PAGE), values))
+
+
+def _matching(db: Transaction, wanted: SessionFilter) -> tuple[list[sa.ColumnElement[bool]], dict[str, Any]]:
+    """What the sessions of a filter have in common, and the values of its parameters."""
+    shape, values = catalog.shape_of(db, wanted)
+    return conditions_of(shape), values
 
 
 def _key_of_same(db: Transaction, new: SessionInfo) -> int | None:

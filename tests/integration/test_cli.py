@@ -926,16 +926,31 @@ def test_version_is_the_package_s(shell: Shell) -> None:
     assert shell.bare("--version").out == f"sessionstore {sessionstore.__version__}\n"
 
 
+LIGHT = """
+import sys
+from sessionstore.cli import main
+code = main(sys.argv[1:])
+heavy = {"sqlalchemy", "sqlmodel", "alembic", "httpx"} & set(sys.modules)
+sys.exit(f"loaded {heavy}" if heavy else code)
+"""
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["path"], ["path", "--json"], ["sessions", "--help"]])
 def test_help_and_path_load_neither_sqlalchemy_nor_alembic(shell: Shell, arguments: Sequence[str]) -> None:
-    program = (
-        "import sys; from sessionstore.cli import main; code = main(sys.argv[1:])\n"
-        "heavy = {'sqlalchemy', 'sqlmodel', 'alembic', 'httpx'} & set(sys.modules)\n"
-        "sys.exit(f'loaded {heavy}' if heavy else code)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--status", "open", "--tag", "t", "--limit", "1"], ["--all"]], ids=" ".join)
+def test_listing_sessions_loads_no_sqlalchemy(shell: Shell, options: Sequence[str]) -> None:
+    with sessionstore.open(shell.store) as store:
+        for session_id in ("first", "last"):
+            store.create(session_id, tags=["t"])
+    command = [sys.executable, "-c", LIGHT, "--store", str(shell.store), "sessions", *options]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"last" in done.stdout
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -497,20 +497,25 @@ def test_a_page_by_a_common_tag_walks_an_index_in_the_order_of_change(
     store: SessionStore, filters: dict[str, Any], index: str
 ) -> None:
     wanted = session_filter("", tag="t", archived=False, **filters)
-    shape, _ = catalog.shape_of(wanted, "2026-01-01")
-    text, names = catalog._page_query(shape, None)
-    plan = store._read(lambda db: db.driver.execute("EXPLAIN QUERY PLAN " + text, ["2026-01-01"] * len(names)).fetchall())
-    steps = [row[-1] for row in plan]
+
+    def plan(db: Transaction) -> list[str]:
+        text, values = catalog._page_query(catalog._terms(db, wanted), None)
+        return [row[-1] for row in db.driver.execute("EXPLAIN QUERY PLAN " + text, [*values, 3])]
+
+    steps = store._read(plan)
     assert f"USING COVERING INDEX ix_sessions_{index}" in steps[0]
     assert not any("TEMP B-TREE" in step for step in steps)
 
 
-@pytest.mark.parametrize("few", catalog._OVER)
-def test_few_expired_sessions_are_found_by_their_indexes(store: SessionStore, few: str) -> None:
-    terms = (("expired", ""), *((("namespace", ""),) if few == "over here" else ()))
-    text, names = catalog._page_query(terms, few)
-    plan = store._read(lambda db: db.driver.execute("EXPLAIN QUERY PLAN " + text, ["2026-01-01"] * len(names)).fetchall())
-    steps = " ".join(row[-1] for row in plan)
+@pytest.mark.parametrize("namespace", ["", None])
+def test_few_expired_sessions_are_found_by_their_indexes(store: SessionStore, namespace: str | None) -> None:
+    wanted = session_filter(namespace, status="expired")
+
+    def plan(db: Transaction) -> str:
+        text, values = catalog._page_query(catalog._terms(db, wanted), catalog._few_over(db, wanted))
+        return " ".join(row[-1] for row in db.driver.execute("EXPLAIN QUERY PLAN " + text, [*values, 3]))
+
+    steps = store._read(plan)
     assert "ix_sessions_expired" in steps
     assert "ix_sessions_due (expires_at<?)" in steps
     assert "sessions USING INTEGER PRIMARY KEY" in steps

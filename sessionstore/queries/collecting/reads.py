@@ -11,7 +11,7 @@ from ...database.transaction import Transaction
 from ...values import SessionInfo
 from ...values.agents import Activity, AgentInfo, OperationsOverview
 from .. import agents, sessions
-from ..catalog import TAGS_AS_JSON
+from ..catalog_statements import TAGS_AS_JSON
 from ..dialect import as_stored
 from ..statements import HOLDS_NAME, IN_TIME, IS_OPEN, SESSION_COLUMNS, SESSIONS, SYNC_STATE, compiled
 from .arrivals import Place
