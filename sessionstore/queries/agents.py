@@ -18,7 +18,7 @@ from ..remote import events
 from ..values import ACTIVITY_KINDS, AGENT_STATUSES, AgentStatus
 from ..values.agents import Activity, ActivityCounts, AgentConversations, AgentInfo, OperationsOverview
 from . import outbox, subscription
-from .statements import AGENT_ACTIVITY, AGENTS, IN_TIME, IS_OPEN, SESSIONS
+from .tables import AGENT_ACTIVITY, AGENTS, IN_TIME, IS_OPEN, SESSIONS
 
 _DAY: Final = timedelta(hours=24)
 _REGISTERED: Final = "registered"

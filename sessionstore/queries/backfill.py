@@ -22,21 +22,20 @@ from ..errors import ConfigError
 from ..remote import events
 from ..values import EXPIRED_STATUS, MAX_SEQ, OPEN_STATUS, SEQ_BITS, Message, SessionInfo
 from . import message_rows, messages, outbox, sessions, subscription
-from .dialect import as_stored
-from .statements import (
+from .dialect import NO_OFFSET, as_stored
+from .statements import text_of
+from .subscription import Subscription
+from .tables import (
     AGENT_ACTIVITY,
     AGENTS,
     MESSAGE_COLUMNS,
     MESSAGES,
     METRIC_EVENTS,
-    NO_OFFSET,
     SESSION_COLUMNS,
     SESSIONS,
     STORE_INFO,
     SYNC_STATE,
-    text_of,
 )
-from .subscription import Subscription
 
 _MOST_SESSIONS: Final = 100
 _MOST_ROWS: Final = 2_000

@@ -16,7 +16,7 @@ from ..database.transaction import Transaction
 from ..values import STATE_SCOPES
 from . import state
 from .dialect import as_stored
-from .statements import AGENT_ACTIVITY, AGENTS, METRIC_EVENTS, RECEIVED, STATE
+from .tables import AGENT_ACTIVITY, AGENTS, METRIC_EVENTS, RECEIVED, STATE
 
 Row = tuple[Any, ...]
 Counted = tuple[Row, int]

@@ -14,82 +14,66 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ..models import BlobReferenceRow, BlobRow, InheritedRangeRow, MessageRow, SessionRow, SessionTagRow
 from ..values import MAX_SEQ, SEQ_BITS
-from .dialect import CrossJoin, as_stored, contains_text, json_array_of, json_equals, parts_contain_text
+from .dialect import NO_OFFSET, CrossJoin, as_stored, contains_text, json_array_of, json_equals, parts_contain_text
+from .tables import BLOB_REFERENCES, BLOBS, HOLDS_NAME, IN_TIME, IS_OPEN, MESSAGES, OVERDUE, RANGES, SESSIONS, TAGS
 
-_SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
-_TAGS: Final[sa.Table] = SessionTagRow.__table__  # type: ignore[attr-defined]
-_MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
-_RANGES: Final[sa.Table] = InheritedRangeRow.__table__  # type: ignore[attr-defined]
-_BLOBS: Final[sa.Table] = BlobRow.__table__  # type: ignore[attr-defined]
-_REFERENCES: Final[sa.Table] = BlobReferenceRow.__table__  # type: ignore[attr-defined]
-
-_KEY: Final = _SESSIONS.c.session_key
-_NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+_KEY: Final = SESSIONS.c.session_key
 _MOST: Final[sa.BindParameter[int]] = sa.bindparam("most")
-_AT: Final[sa.BindParameter[str]] = sa.bindparam("at")
-_EXPIRES_AT: Final = sa.type_coerce(_SESSIONS.c.expires_at, sa.String)
-_UPDATED_AT: Final = sa.type_coerce(_SESSIONS.c.updated_at, sa.String)
+_UPDATED_AT: Final = sa.type_coerce(SESSIONS.c.updated_at, sa.String)
 _NEWEST_FIRST: Final = (_UPDATED_AT.desc(), _KEY.desc())
-# As in `statements`, which cannot be imported from here: a test compares.
-HOLDS_NAME: Final = _SESSIONS.c.status != sa.literal_column("'expired'")
-IS_OPEN: Final = _SESSIONS.c.status == sa.literal_column("'open'")
-IN_TIME: Final = sa.or_(_SESSIONS.c.expires_at.is_(None), _AT < _EXPIRES_AT)
-OVERDUE: Final = sa.and_(IS_OPEN, _AT >= _EXPIRES_AT)
-
 TAGS_AS_JSON: Final = json_array_of(
-    sa.select(_TAGS.c.tag).where(_TAGS.c.session_key == _KEY).order_by(_TAGS.c.tag).correlate(_SESSIONS)
+    sa.select(TAGS.c.tag).where(TAGS.c.session_key == _KEY).order_by(TAGS.c.tag).correlate(SESSIONS)
 )
-_PAGE_COLUMNS: Final = (*(as_stored(column) for column in _SESSIONS.c), TAGS_AS_JSON)
+_PAGE_COLUMNS: Final = (*(as_stored(column) for column in SESSIONS.c), TAGS_AS_JSON)
 
 
 def _has_words(words: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Whether a message holds some words: in its row, in the parts of its content, packed, or in a blob (see `hidden_words`)."""
-    is_packed = _MESSAGES.c.packed.is_not(None)
-    packed = sa.and_(is_packed, contains_text(sa.func.packed_words(_MESSAGES.c.packed), words))
+    is_packed = MESSAGES.c.packed.is_not(None)
+    packed = sa.and_(is_packed, contains_text(sa.func.packed_words(MESSAGES.c.packed), words))
     blob = sa.func.blob_words(
-        sa.type_coerce(_MESSAGES.c.facts, sa.Text), _BLOBS.c.hash, _BLOBS.c.size_bytes, _BLOBS.c.encoding, _BLOBS.c.data
+        sa.type_coerce(MESSAGES.c.facts, sa.Text), BLOBS.c.hash, BLOBS.c.size_bytes, BLOBS.c.encoding, BLOBS.c.data
     )
     in_blob = sa.exists().where(
-        _REFERENCES.c.message_id == _MESSAGES.c.id, _BLOBS.c.hash == _REFERENCES.c.hash, contains_text(blob, words)
+        BLOB_REFERENCES.c.message_id == MESSAGES.c.id, BLOBS.c.hash == BLOB_REFERENCES.c.hash, contains_text(blob, words)
     )
     return sa.or_(
-        contains_text(_MESSAGES.c.text, words),
-        parts_contain_text(_MESSAGES.c.extra, words),
+        contains_text(MESSAGES.c.text, words),
+        parts_contain_text(MESSAGES.c.extra, words),
         packed,
-        sa.and_(_MESSAGES.c.facts.is_not(None), in_blob),
+        sa.and_(MESSAGES.c.facts.is_not(None), in_blob),
     )
 
 
 def _has_message_with(words: sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     first = _KEY.op("<<")(sa.literal_column(str(SEQ_BITS)))
-    in_session = sa.and_(_MESSAGES.c.id > first, _MESSAGES.c.id <= first.op("|")(sa.literal_column(str(MAX_SEQ))))
-    low = _RANGES.c.owner_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
-    in_range = _MESSAGES.c.id.between(low.op("+")(_RANGES.c.first_seq), low.op("+")(_RANGES.c.last_seq))
-    inherited = sa.exists().where(_RANGES.c.session_key == _KEY, in_range, _has_words(words))
+    in_session = sa.and_(MESSAGES.c.id > first, MESSAGES.c.id <= first.op("|")(sa.literal_column(str(MAX_SEQ))))
+    low = RANGES.c.owner_key.op("<<")(sa.literal_column(str(SEQ_BITS)))
+    in_range = MESSAGES.c.id.between(low.op("+")(RANGES.c.first_seq), low.op("+")(RANGES.c.last_seq))
+    inherited = sa.exists().where(RANGES.c.session_key == _KEY, in_range, _has_words(words))
     return sa.or_(sa.exists().where(in_session, _has_words(words)), inherited)
 
 
 _WORDS: Final[sa.BindParameter[str]] = sa.bindparam("words")
-_EARLIER: Final = sa.or_(sa.bindparam("updated_at") > _UPDATED_AT, _SESSIONS.c.session_key < sa.bindparam("key"))
+_EARLIER: Final = sa.or_(sa.bindparam("updated_at") > _UPDATED_AT, SESSIONS.c.session_key < sa.bindparam("key"))
 # Name -> (condition, its parameters in the order in which `catalog` gives them).
 _CONDITIONS: Final[dict[str, tuple[sa.ColumnElement[bool], tuple[str, ...]]]] = {
     "live": (sa.and_(HOLDS_NAME, IN_TIME), ("at",)),
     "open": (sa.and_(IS_OPEN, IN_TIME), ("at",)),
     "expired": (sa.or_(sa.not_(HOLDS_NAME), OVERDUE), ("at",)),
-    "status": (_SESSIONS.c.status == sa.bindparam("status"), ("status",)),
-    "namespace": (_SESSIONS.c.namespace == sa.bindparam("namespace"), ("namespace",)),
-    "pinned": (_SESSIONS.c.pinned == sa.bindparam("pinned"), ("pinned",)),
-    "agent_id": (_SESSIONS.c.agent_id == sa.bindparam("agent_id"), ("agent_id",)),
-    "user_id": (_SESSIONS.c.user_id == sa.bindparam("user_id"), ("user_id",)),
-    "without agent_id": (_SESSIONS.c.agent_id.is_(None), ()),
-    "without user_id": (_SESSIONS.c.user_id.is_(None), ()),
-    "archived": (_SESSIONS.c.archived_at.is_not(None), ()),
-    "not archived": (_SESSIONS.c.archived_at.is_(None), ()),
+    "status": (SESSIONS.c.status == sa.bindparam("status"), ("status",)),
+    "namespace": (SESSIONS.c.namespace == sa.bindparam("namespace"), ("namespace",)),
+    "pinned": (SESSIONS.c.pinned == sa.bindparam("pinned"), ("pinned",)),
+    "agent_id": (SESSIONS.c.agent_id == sa.bindparam("agent_id"), ("agent_id",)),
+    "user_id": (SESSIONS.c.user_id == sa.bindparam("user_id"), ("user_id",)),
+    "without agent_id": (SESSIONS.c.agent_id.is_(None), ()),
+    "without user_id": (SESSIONS.c.user_id.is_(None), ()),
+    "archived": (SESSIONS.c.archived_at.is_not(None), ()),
+    "not archived": (SESSIONS.c.archived_at.is_(None), ()),
     "since": (sa.bindparam("since") <= _UPDATED_AT, ("since",)),
     "until": (sa.bindparam("until") > _UPDATED_AT, ("until",)),
-    "text": (sa.or_(contains_text(_SESSIONS.c.title, _WORDS), _has_message_with(_WORDS)), ("words",) * 9),
+    "text": (sa.or_(contains_text(SESSIONS.c.title, _WORDS), _has_message_with(_WORDS)), ("words",) * 9),
     "cursor": (sa.and_(sa.bindparam("updated_at") >= _UPDATED_AT, _EARLIER), ("updated_at", "updated_at", "key")),
 }
 
@@ -104,9 +88,9 @@ def _condition(name: str, number: str) -> sa.ColumnElement[bool]:
     if name in _CONDITIONS:
         return _CONDITIONS[name][0]
     if name == "tag":
-        return sa.exists().where(_TAGS.c.session_key == _KEY, _TAGS.c.tag == sa.bindparam(f"tag_{number}"))
+        return sa.exists().where(TAGS.c.session_key == _KEY, TAGS.c.tag == sa.bindparam(f"tag_{number}"))
     kind = name.removeprefix("metadata ")
-    return json_equals(_SESSIONS.c.metadata, sa.bindparam(f"key_{number}"), sa.bindparam(f"value_{number}"), kind)
+    return json_equals(SESSIONS.c.metadata, sa.bindparam(f"key_{number}"), sa.bindparam(f"value_{number}"), kind)
 
 
 class _Among(sa.ClauseElement):
@@ -116,7 +100,7 @@ class _Among(sa.ClauseElement):
 
     def __init__(self, condition: sa.ColumnElement[bool]) -> None:
         grouped = condition.self_group(against=operators.and_)
-        self.found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(_SESSIONS).where(grouped)
+        self.found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(SESSIONS).where(grouped)
 
 
 @compiles(_Among, "sqlite")
@@ -132,28 +116,28 @@ def _hole(name: str) -> sa.TextClause:
 # Sessions that are so few that they are looked up by their keys.
 _GIVEN: Final = _hole("keys").columns(sa.Column("session_key", sa.Integer))
 _CHOSEN: Final = _GIVEN.subquery("chosen")
-_FEW: Final = CrossJoin(_CHOSEN, _SESSIONS, _CHOSEN.c.session_key == _KEY)
+_FEW: Final = CrossJoin(_CHOSEN, SESSIONS, _CHOSEN.c.session_key == _KEY)
 # Each half has an index of its own; what is due stands there without its namespace.
-_SETTLED: Final = sa.select(_KEY.label("session_key")).where(_SESSIONS.c.status == sa.literal_column("'expired'"))
+_SETTLED: Final = sa.select(_KEY.label("session_key")).where(SESSIONS.c.status == sa.literal_column("'expired'"))
 _DUE: Final = sa.select(_KEY.label("session_key")).where(OVERDUE)
-_NAMES: Final = sa.select(_KEY, _SESSIONS.c.session_id).order_by(_KEY)
+_NAMES: Final = sa.select(_KEY, SESSIONS.c.session_id).order_by(_KEY)
 
 
 def _page_of_few() -> sa.Select[Any]:
     """The page of sessions that are looked up: only their keys are sorted, and only what is shown is read as a whole."""
     keys = sa.select(_KEY).select_from(_FEW).where(_hole("conditions"))
-    shown = keys.order_by(*_NEWEST_FIRST).limit(_MOST).offset(_NO_OFFSET).subquery("shown")
-    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(shown, _SESSIONS, shown.c.session_key == _KEY))
+    shown = keys.order_by(*_NEWEST_FIRST).limit(_MOST).offset(NO_OFFSET).subquery("shown")
+    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(shown, SESSIONS, shown.c.session_key == _KEY))
     return found.order_by(*_NEWEST_FIRST)
 
 
 def _page_by_tag() -> sa.Select[Any]:
     """The page of sessions with a common tag: an index is walked in the order of change, and who has the tag is read as a whole."""
-    has_tag = sa.and_(_TAGS.c.session_key == _KEY, _TAGS.c.tag == sa.bindparam("tag"))
-    walked = sa.select(_KEY, _UPDATED_AT.label("updated_at")).select_from(CrossJoin(_SESSIONS, _TAGS, has_tag))
+    has_tag = sa.and_(TAGS.c.session_key == _KEY, TAGS.c.tag == sa.bindparam("tag"))
+    walked = sa.select(_KEY, _UPDATED_AT.label("updated_at")).select_from(CrossJoin(SESSIONS, TAGS, has_tag))
     met = walked.where(_hole("walked")).subquery("met")
-    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(met, _SESSIONS, met.c.session_key == _KEY)).where(_hole("conditions"))
-    return found.order_by(met.c.updated_at.desc(), met.c.session_key.desc()).limit(_MOST).offset(_NO_OFFSET)
+    found = sa.select(*_PAGE_COLUMNS).select_from(CrossJoin(met, SESSIONS, met.c.session_key == _KEY)).where(_hole("conditions"))
+    return found.order_by(met.c.updated_at.desc(), met.c.session_key.desc()).limit(_MOST).offset(NO_OFFSET)
 
 
 HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
@@ -173,36 +157,36 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         }.items()
     },
     "PAGE_OF_SESSIONS": (
-        sa.select(*_PAGE_COLUMNS).where(_hole("conditions")).order_by(*_NEWEST_FIRST).limit(_MOST).offset(_NO_OFFSET),
+        sa.select(*_PAGE_COLUMNS).where(_hole("conditions")).order_by(*_NEWEST_FIRST).limit(_MOST).offset(NO_OFFSET),
         ("most",),
     ),
     "PAGE_OF_SESSIONS_BY_TAG": (_page_by_tag(), ("tag", "most")),
     "PAGE_OF_FEW_SESSIONS": (_page_of_few(), ("most",)),
-    "COUNT_SESSIONS": (sa.select(sa.func.count()).select_from(_SESSIONS).where(_hole("conditions")), ()),
+    "COUNT_SESSIONS": (sa.select(sa.func.count()).select_from(SESSIONS).where(_hole("conditions")), ()),
     "COUNT_FEW_SESSIONS": (sa.select(sa.func.count()).select_from(_FEW).where(_hole("conditions")), ()),
     "NAMES_OF_SESSIONS": (_NAMES.where(_hole("conditions")), ()),
     "NAMES_OF_FEW_SESSIONS": (_NAMES.select_from(_FEW).where(_hole("conditions")), ()),
-    "KEYS_OF_TAG": (sa.select(_TAGS.c.session_key.label("session_key")).where(_TAGS.c.tag == sa.bindparam("tag")), ("tag",)),
+    "KEYS_OF_TAG": (sa.select(TAGS.c.session_key.label("session_key")).where(TAGS.c.tag == sa.bindparam("tag")), ("tag",)),
     "KEYS_OVER": (sa.union_all(_SETTLED, _DUE), ("at",)),
     "KEYS_OVER_HERE": (
-        sa.union_all(_SETTLED.where(_SESSIONS.c.namespace == sa.bindparam("namespace")), _DUE),
+        sa.union_all(_SETTLED.where(SESSIONS.c.namespace == sa.bindparam("namespace")), _DUE),
         ("namespace", "at"),
     ),
     "COUNT_KEYS": (
-        sa.select(sa.func.count()).select_from(sa.select(_GIVEN.subquery()).limit(_MOST).offset(_NO_OFFSET).subquery()),
+        sa.select(sa.func.count()).select_from(sa.select(_GIVEN.subquery()).limit(_MOST).offset(NO_OFFSET).subquery()),
         ("most",),
     ),
     "NEWEST_SESSION_KEY": (sa.select(sa.func.max(_KEY)), ()),
     "NAMESPACES": (
-        sa.select(_SESSIONS.c.namespace).where(HOLDS_NAME, IN_TIME).distinct().order_by(_SESSIONS.c.namespace),
+        sa.select(SESSIONS.c.namespace).where(HOLDS_NAME, IN_TIME).distinct().order_by(SESSIONS.c.namespace),
         ("at",),
     ),
     "TAG_COUNTS": (
-        sa.select(_TAGS.c.tag, sa.func.count())
-        .join(_SESSIONS, _SESSIONS.c.session_key == _TAGS.c.session_key)
-        .where(_SESSIONS.c.namespace == sa.bindparam("namespace"), HOLDS_NAME, IN_TIME)
-        .group_by(_TAGS.c.tag)
-        .order_by(_TAGS.c.tag),
+        sa.select(TAGS.c.tag, sa.func.count())
+        .join(SESSIONS, SESSIONS.c.session_key == TAGS.c.session_key)
+        .where(SESSIONS.c.namespace == sa.bindparam("namespace"), HOLDS_NAME, IN_TIME)
+        .group_by(TAGS.c.tag)
+        .order_by(TAGS.c.tag),
         ("namespace", "at"),
     ),
 }

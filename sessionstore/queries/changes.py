@@ -17,7 +17,7 @@ from ..inputs import MAX_TAGS
 from ..values import OPEN_STATUS, SessionInfo
 from ..values.receipts import DeleteReceipt
 from . import archiving, catalog, lifecycle, removal, sessions
-from .statements import SESSIONS, TAGS
+from .tables import SESSIONS, TAGS
 
 # SQLite takes a limited number of parameters.
 _IDS_PER_QUERY: Final = 500

@@ -16,7 +16,7 @@ from ..values.conversations import SessionStats
 from . import changes, conversations, lifecycle, sessions
 from .catalog_statements import TAGS_AS_JSON
 from .dialect import as_stored, microseconds_since, sorted_part, whole_microseconds
-from .statements import IN_TIME, IS_OPEN, OVERDUE, SESSION_COLUMNS, SESSIONS
+from .tables import IN_TIME, IS_OPEN, OVERDUE, SESSION_COLUMNS, SESSIONS
 
 _ROW: Final = (*(as_stored(column) for column in SESSION_COLUMNS), TAGS_AS_JSON)
 _HOUR: Final = 3_600.0

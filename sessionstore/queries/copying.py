@@ -23,7 +23,7 @@ from ..values import EXPIRED_STATUS, MAX_SEQ, STATE_SCOPES
 from . import blobs, checkpoint_rows, kinship, lineage, message_rows, removal, search_index, sessions, state, whole_messages
 from .dialect import as_stored
 from .lineage import Piece
-from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
+from .tables import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
 
 TENANT: Final = "copy:"
 

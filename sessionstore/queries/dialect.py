@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 _ESCAPE = "\\"
+
+# Without one the dialect would bind a parameter for it.
+NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
 
 
 def json_equals(

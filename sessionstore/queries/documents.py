@@ -16,7 +16,7 @@ from ..rows import PreparedMessage
 from ..values import MAX_SEQ, Message
 from . import lifecycle, lineage, messages, sessions
 from .blobs import first_few
-from .statements import HOLDS_NAME, IN_TIME, SESSIONS
+from .tables import HOLDS_NAME, IN_TIME, SESSIONS
 
 _A_PAGE: Final = 500
 _IDS: Final = (

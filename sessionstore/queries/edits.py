@@ -10,7 +10,7 @@ from .. import clock
 from ..database.transaction import Transaction
 from ..values import MAX_SEQ, Message
 from . import lineage, messages, sessions
-from .statements import SESSIONS
+from .tables import SESSIONS
 
 
 def pop(db: Transaction, namespace: str, session_id: str) -> Message | None:

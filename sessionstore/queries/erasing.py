@@ -34,7 +34,7 @@ from . import (
 )
 from .dialect import as_stored, in_json
 from .erasing_traces import Span
-from .statements import HOLDS_NAME, RANGES, SESSIONS
+from .tables import HOLDS_NAME, RANGES, SESSIONS
 
 Forks = Literal["raise", "erase", "keep"]
 

@@ -16,7 +16,7 @@ from ..remote.events import AGENT_ACTIVITY as ACTIVITY_EVENT
 from ..remote.events import AGENT_REGISTERED, AGENT_STATUS, ERASE, METRIC, session_stream
 from . import copying, outbox_upkeep
 from .dialect import as_stored, in_json, json_text
-from .statements import AGENT_ACTIVITY, AGENTS, HOLDS, METRIC_EVENTS, OUTBOX, RECEIVED, SESSIONS
+from .tables import AGENT_ACTIVITY, AGENTS, HOLDS, METRIC_EVENTS, OUTBOX, RECEIVED, SESSIONS
 
 _STREAM_PREFIX: Final = session_stream("")
 # An emptied event tells nobody's name either.

@@ -17,7 +17,7 @@ from ..pairs import Pairing
 from ..values import Message, SessionInfo
 from . import lifecycle, lineage, message_rows, messages, search_index, sessions, state
 from .dialect import as_stored
-from .statements import HOLDS_NAME, IN_TIME, SESSION_COLUMNS, SESSIONS
+from .tables import HOLDS_NAME, IN_TIME, SESSION_COLUMNS, SESSIONS
 
 # What has more pieces is copied: a fork of a fork of a fork ... would be read piece by piece.
 MOST_PIECES: Final = 64

@@ -14,7 +14,7 @@ from ..values import MAX_SEQ, SEQ_BITS
 from ..values.health import Check
 from . import whole_messages
 from .dialect import as_stored
-from .statements import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, RANGES, SESSIONS, STORE_INFO, SUPERSEDED, SYNC_STATE
+from .tables import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, RANGES, SESSIONS, STORE_INFO, SUPERSEDED, SYNC_STATE
 
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _SUPERSEDED_ID: Final = SUPERSEDED.c.session_key.op("<<")(SEQ_BITS).op("|")(SUPERSEDED.c.seq)

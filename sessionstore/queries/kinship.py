@@ -12,7 +12,7 @@ from .. import clock, sql
 from ..database.transaction import Transaction
 from ..values import MAX_SEQ, SupersededMessage
 from . import message_rows, messages, state
-from .statements import SESSIONS, SUPERSEDED
+from .tables import SESSIONS, SUPERSEDED
 
 _A_PAGE: Final = 50
 

@@ -17,7 +17,7 @@ from ..errors import ConflictError
 from ..rows import PreparedMessage
 from ..values import STATE_SCOPES, Message, SessionInfo
 from . import sessions, state
-from .statements import SESSIONS, TAGS
+from .tables import SESSIONS, TAGS
 
 Numbered = tuple[int, PreparedMessage]
 

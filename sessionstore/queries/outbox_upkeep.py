@@ -23,7 +23,7 @@ from ..values import Page
 from ..values.outbox import OutboxEvent, OutboxStats
 from .cursors import opened, sealed
 from .dialect import in_json
-from .statements import HOLDS, IS_DEAD, IS_PENDING, IS_UNSUPPORTED, OUTBOX, STORE_INFO, SYNC_STATE, UNANSWERED
+from .tables import HOLDS, IS_DEAD, IS_PENDING, IS_UNSUPPORTED, OUTBOX, STORE_INFO, SYNC_STATE, UNANSWERED
 
 _CURSOR_VERSION: Final = 1
 _MOST_KEYS: Final = 500

@@ -13,7 +13,7 @@ from ..errors import ConflictError, InvalidInputError
 from ..rows import PreparedMessage
 from ..values import MAX_SEQ, Message, SessionInfo, SupersededMessage
 from . import changes, edits, lineage, message_rows, messages, search_index, sessions
-from .statements import SESSIONS
+from .tables import SESSIONS
 
 _A_PAGE: Final = 500
 

@@ -14,17 +14,7 @@ from ..database.transaction import Transaction
 from ..values import MAX_SEQ, SEQ_BITS, STATE_SCOPES
 from . import removal, search_index
 from .dialect import as_stored
-from .statements import (
-    BLOB_REFERENCES,
-    BLOBS,
-    CHECKPOINT_VALUES,
-    CHECKPOINT_WRITES,
-    CHECKPOINTS,
-    MESSAGES,
-    SESSIONS,
-    STATE,
-    SUPERSEDED,
-)
+from .tables import BLOB_REFERENCES, BLOBS, CHECKPOINT_VALUES, CHECKPOINT_WRITES, CHECKPOINTS, MESSAGES, SESSIONS, STATE, SUPERSEDED
 
 # A batch holds the writer for some milliseconds.
 _BATCH: Final = 50

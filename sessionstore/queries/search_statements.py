@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from ..values import SEQ_BITS
 from . import catalog_statements
 from .dialect import CrossJoin, as_stored
-from .statements import MESSAGE_COLUMNS, MESSAGES, SESSION_COLUMNS, SESSIONS, parameters_of, text_of
+from .statements import parameters_of, text_of
+from .tables import MESSAGE_COLUMNS, MESSAGES, SESSION_COLUMNS, SESSIONS
 
 _ID_OF: Final = {
     "words": "message_words.rowid",

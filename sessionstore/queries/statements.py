@@ -12,66 +12,32 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from ..models import (
-    SCHEMA_METADATA,
-    AgentActivityRow,
-    AgentRow,
-    BlobReferenceRow,
-    BlobRow,
-    CheckpointRow,
-    CheckpointValueRow,
-    CheckpointWriteRow,
-    InheritedRangeRow,
-    MessageRow,
-    MetricEventRow,
-    OutboxHoldRow,
-    OutboxRow,
-    OutboxUnansweredRow,
-    ReceivedEventRow,
-    SessionRow,
-    SessionTagRow,
-    StateValueRow,
-    StoreInfoRow,
-    SupersededMessageRow,
-    SyncStateRow,
-)
+from ..models import SCHEMA_METADATA
 from . import blob_statements, catalog_statements, state_statements
-
-SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
-MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
-TAGS: Final[sa.Table] = SessionTagRow.__table__  # type: ignore[attr-defined]
-STORE_INFO: Final[sa.Table] = StoreInfoRow.__table__  # type: ignore[attr-defined]
-METRIC_EVENTS: Final[sa.Table] = MetricEventRow.__table__  # type: ignore[attr-defined]
-AGENTS: Final[sa.Table] = AgentRow.__table__  # type: ignore[attr-defined]
-AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[attr-defined]
-OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
-HOLDS: Final[sa.Table] = OutboxHoldRow.__table__  # type: ignore[attr-defined]
-UNANSWERED: Final[sa.Table] = OutboxUnansweredRow.__table__  # type: ignore[attr-defined]
-SYNC_STATE: Final[sa.Table] = SyncStateRow.__table__  # type: ignore[attr-defined]
-RANGES: Final[sa.Table] = InheritedRangeRow.__table__  # type: ignore[attr-defined]
-SUPERSEDED: Final[sa.Table] = SupersededMessageRow.__table__  # type: ignore[attr-defined]
-BLOBS: Final[sa.Table] = BlobRow.__table__  # type: ignore[attr-defined]
-BLOB_REFERENCES: Final[sa.Table] = BlobReferenceRow.__table__  # type: ignore[attr-defined]
-STATE: Final[sa.Table] = StateValueRow.__table__  # type: ignore[attr-defined]
-RECEIVED: Final[sa.Table] = ReceivedEventRow.__table__  # type: ignore[attr-defined]
-CHECKPOINTS: Final[sa.Table] = CheckpointRow.__table__  # type: ignore[attr-defined]
-CHECKPOINT_VALUES: Final[sa.Table] = CheckpointValueRow.__table__  # type: ignore[attr-defined]
-CHECKPOINT_WRITES: Final[sa.Table] = CheckpointWriteRow.__table__  # type: ignore[attr-defined]
-
-# Whether a session holds its name. It may be overdue: past its expiry, and no sweep has marked it yet.
-HOLDS_NAME: Final = SESSIONS.c.status != sa.literal_column("'expired'")
-IS_OPEN: Final = SESSIONS.c.status == sa.literal_column("'open'")
-SESSION_COLUMNS: Final = tuple(SESSIONS.c)
-MESSAGE_COLUMNS: Final = tuple(column for column in MESSAGES.c if column.computed is None)
-
-# Without one the dialect would bind a parameter for it.
-NO_OFFSET: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+from .dialect import NO_OFFSET
+from .tables import (
+    HOLDS,
+    HOLDS_NAME,
+    IN_TIME,
+    IS_DEAD,
+    IS_PENDING,
+    IS_UNSUPPORTED,
+    MESSAGE_COLUMNS,
+    MESSAGES,
+    METRIC_EVENTS,
+    OUTBOX,
+    OVERDUE,
+    RANGES,
+    SESSION_COLUMNS,
+    SESSIONS,
+    STORE_INFO,
+    SYNC_STATE,
+    TAGS,
+    UNANSWERED,
+)
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 _OUTPUT: Final = Path(__file__).parent.parent / "sql.py"
-_EXPIRES_AT: Final = sa.type_coerce(SESSIONS.c.expires_at, sa.String)
-IN_TIME: Final = sa.or_(SESSIONS.c.expires_at.is_(None), sa.bindparam("at") < _EXPIRES_AT)
-OVERDUE: Final = sa.and_(IS_OPEN, sa.bindparam("at") >= _EXPIRES_AT)
 _NAMED: Final = sa.and_(SESSIONS.c.namespace == sa.bindparam("namespace"), SESSIONS.c.session_id == sa.bindparam("session_id"))
 _BY_NAME: Final = sa.and_(_NAMED, HOLDS_NAME, IN_TIME)
 _IN_RANGE: Final = sa.and_(MESSAGES.c.id > sa.bindparam("after"), MESSAGES.c.id < sa.bindparam("before"))
@@ -97,11 +63,6 @@ _REFUSED_COLUMNS: Final = ("state", "attempts", "next_at", "last_status", "last_
 _RANGE_COLUMNS: Final = ("session_key", "first_seq", "last_seq", "owner_key")
 _FORK_COLUMNS: Final = ("message_count", "next_seq", "asked_at", "parent_key", "forked_at", "inherits_through", "indexed_seq")
 _TROUBLE_COLUMNS: Final = ("failures", "failing_since", "retry_at", "paused", "last_status", "last_error")
-IS_PENDING: Final = OUTBOX.c.state == sa.literal_column("'pending'")
-# In the words for which there is an index.
-IS_DEAD: Final = sa.and_(OUTBOX.c.state == sa.literal_column("'dead'"), OUTBOX.c.state != sa.literal_column("'pending'"))
-# The remote has no use for it.
-IS_UNSUPPORTED: Final = OUTBOX.c.last_error.like(sa.literal_column("'unsupported%'"))
 _BYTES: Final = sa.func.coalesce(sa.func.sum(OUTBOX.c.size_bytes), sa.literal_column("0"))
 _HELD_UNTIL: Final = sa.type_coerce(HOLDS.c.held_until, sa.String)
 # A hold that ends later than any hold may was made by a clock that was ahead.

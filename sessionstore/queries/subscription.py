@@ -61,7 +61,7 @@ def set_remote(db: Transaction, remote: Remote | None, *, replace: bool = False)
     """
     import sqlalchemy as sa
 
-    from .statements import STORE_INFO, SYNC_STATE
+    from .tables import STORE_INFO, SYNC_STATE
 
     known = current(db)
     url = None if remote is None else remote.base_url

@@ -14,7 +14,7 @@ from .. import clock, sql
 from ..config import OnExpire
 from ..database.transaction import Transaction
 from . import removal, search_index, sessions, settling
-from .statements import SESSIONS, STORE_INFO
+from .tables import SESSIONS, STORE_INFO
 
 # Longer than any batch takes; a killed sweeper's work waits so long.
 LEASE: Final = timedelta(seconds=60)

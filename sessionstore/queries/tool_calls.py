@@ -12,7 +12,7 @@ from ..rows import prepare
 from ..values import Message, ToolCallReport
 from . import lineage, message_rows, messages, sessions
 from .dialect import as_stored
-from .statements import MESSAGE_COLUMNS, MESSAGES
+from .tables import MESSAGE_COLUMNS, MESSAGES
 
 _STORED_COLUMNS = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _SYNTHETIC = {"synthetic": "interrupted"}

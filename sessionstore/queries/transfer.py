@@ -36,7 +36,7 @@ from . import (
 )
 from .catalog_statements import conditions_of
 from .dialect import as_stored
-from .statements import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
+from .tables import HOLDS_NAME, SESSION_COLUMNS, SESSIONS
 
 OnConflict = Literal["fail", "skip", "replace", "new-id", "merge"]
 ON_CONFLICT: Final = ("fail", "skip", "replace", "new-id", "merge")

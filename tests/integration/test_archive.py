@@ -20,7 +20,7 @@ from clocks import FrozenClock
 import sessionstore
 from sessionstore import NotFoundError, SessionExpiredError, SessionStore, sql
 from sessionstore.queries import archiving
-from sessionstore.queries.statements import STORE_INFO
+from sessionstore.queries.tables import STORE_INFO
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 40
 HELLO = {"role": "user", "content": "hello"}

@@ -29,7 +29,7 @@ from trials import Trial
 import sessionstore
 from sessionstore import InvalidInputError, SessionExpiredError, SessionStore, clock, sql
 from sessionstore.queries import outbox, subscription, sweeping
-from sessionstore.queries.statements import STORE_INFO
+from sessionstore.queries.tables import STORE_INFO
 from sessionstore.remote.settings import Remote
 from sessionstore.store.sweeps import SWEEP_BATCH, Sweep
 

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from ...database.transaction import Transaction
 from ...periods import PREFIX_CHARS, Bucket, Scope
 from ...values import MAX_SEQ, SEQ_BITS
-from ..dialect import CrossJoin, sorted_part, time_prefix, whole_total
-from ..statements import MESSAGES, NO_OFFSET, OVERDUE, SESSIONS, parameters_of, text_of
+from ..dialect import NO_OFFSET, CrossJoin, sorted_part, time_prefix, whole_total
+from ..statements import parameters_of, text_of
+from ..tables import MESSAGES, OVERDUE, SESSIONS
 from .figures import ErrorCount, ModelUsage, ScoreCount, StatusCount
 
 T = TypeVar("T")

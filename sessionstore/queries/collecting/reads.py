@@ -13,7 +13,8 @@ from ...values.agents import Activity, AgentInfo, OperationsOverview
 from .. import agents, sessions
 from ..catalog_statements import TAGS_AS_JSON
 from ..dialect import as_stored
-from ..statements import HOLDS_NAME, IN_TIME, IS_OPEN, SESSION_COLUMNS, SESSIONS, SYNC_STATE, compiled
+from ..statements import compiled
+from ..tables import HOLDS_NAME, IN_TIME, IS_OPEN, SESSION_COLUMNS, SESSIONS, SYNC_STATE
 from .arrivals import Place
 
 _TOUCH: Final = compiled(sa.update(SYNC_STATE).values(failures=SYNC_STATE.c.failures), ())

@@ -7,7 +7,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ..dialect import CrossJoin, as_stored
-from ..statements import AGENT_ACTIVITY, AGENTS, MESSAGE_COLUMNS, MESSAGES, METRIC_EVENTS, RECEIVED, SESSIONS, compiled
+from ..statements import compiled
+from ..tables import AGENT_ACTIVITY, AGENTS, MESSAGE_COLUMNS, MESSAGES, METRIC_EVENTS, RECEIVED, SESSIONS
 
 _EXPIRED: Final[sa.ColumnElement[str]] = sa.literal_column("'expired'")
 
