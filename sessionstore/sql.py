@@ -136,7 +136,7 @@ COLUMNS: Final = {
     'received_events': ('tenant', 'key', 'body_hash', 'received_at'),
     'sessions': ('session_key', 'namespace', 'session_id', 'user_id', 'agent_id', 'title', 'status', 'pinned', 'metadata', 'version', 'message_count', 'next_seq', 'quality_score', 'error', 'created_at', 'updated_at', 'ended_at', 'archived_at', 'expires_at', 'ttl_seconds', 'max_age_seconds', 'tracked', 'feedback', 'reported_message_count', 'asked_at', 'parent_key', 'forked_at', 'inherits_through', 'indexed_seq'),
     'state_values': ('namespace', 'scope', 'owner', 'name', 'value', 'updated_at'),
-    'store_info': ('id', 'store_id', 'created_at', 'remote_url', 'swept_at', 'sweeper', 'sweeper_until', 'remote_since', 'sync_messages', 'max_outbox_bytes', 'on_full', 'search'),
+    'store_info': ('id', 'store_id', 'created_at', 'remote_url', 'swept_at', 'sweeper', 'sweeper_until', 'remote_since', 'sync_messages', 'max_outbox_bytes', 'on_full', 'search', 'remote_after_metric'),
     'sync_state': ('id', 'sent', 'dropped', 'last_sent_at', 'failures', 'failing_since', 'retry_at', 'paused', 'last_status', 'last_error', 'backfilled_sessions', 'backfilled_metrics', 'backfilled_activity'),
     'checkpoint_values': ('session_key', 'number', 'stamp', 'checkpoint_ns', 'channel', 'version', 'base_number', 'items', 'type', 'value'),
     'checkpoint_writes': ('session_key', 'checkpoint_ns', 'checkpoint_id', 'task_id', 'idx', 'task_path', 'channel', 'type', 'value'),

@@ -27,6 +27,7 @@ class StoreInfoRow(Base, table=True):
     max_outbox_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
     on_full: str | None = Field(default=None, max_length=32)
     search: str = Field(default="deferred", max_length=16, sa_column_kwargs={"server_default": "deferred"})
+    remote_after_metric: int | None = Field(default=None, sa_type=sa.BigInteger)
 
 
 class OutboxRow(Base, table=True):

@@ -285,13 +285,16 @@ def _messages_query(with_plain_ones: bool) -> str:
 
 @functools.cache
 def _figures_query() -> str:
+    """Figures of moments before the remote was set, and those of later ones that were stored by then."""
     table = METRIC_EVENTS.c
     more = (table.name, table.value, table.unit, table.agent_id, table.session_id)
     kept = sa.type_coerce(table.attributes, sa.String)
     # They go into the event as they stand: damaged ones would make it one that nobody can read.
     sound = sa.case((sa.func.json_valid(kept), kept))
     columns = [*map(as_stored, (table.id, table.namespace, table.occurred_at)), sound, *map(as_stored, more)]
-    return text_of(sa.select(*columns).where(table.id > sa.bindparam("after"), _before(table.occurred_at)).order_by(table.id))
+    was_there = table.id <= sa.select(STORE_INFO.c.remote_after_metric).scalar_subquery()
+    found = sa.select(*columns).where(table.id > sa.bindparam("after"), sa.or_(_before(table.occurred_at), was_there))
+    return text_of(found.order_by(table.id))
 
 
 @functools.cache

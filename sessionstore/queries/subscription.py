@@ -61,7 +61,7 @@ def set_remote(db: Transaction, remote: Remote | None, *, replace: bool = False)
     """
     import sqlalchemy as sa
 
-    from .tables import STORE_INFO, SYNC_STATE
+    from .tables import METRIC_EVENTS, STORE_INFO, SYNC_STATE
 
     known = current(db)
     url = None if remote is None else remote.base_url
@@ -78,6 +78,8 @@ def set_remote(db: Transaction, remote: Remote | None, *, replace: bool = False)
     has_taken = db.core.execute(sa.select(SYNC_STATE.c.last_sent_at)).scalar_one() is not None
     if is_another and (known.url is None or has_taken):
         values["remote_since"] = db.now
+        # A figure may be of a later moment than this. Which were there already tells their ids.
+        values["remote_after_metric"] = sa.select(sa.func.max(METRIC_EVENTS.c.id)).scalar_subquery()
     db.core.execute(sa.update(STORE_INFO).values(values))
     if is_another:
         # What is known of the one says nothing about the other.

@@ -293,6 +293,41 @@ def test_a_figure_from_before_the_remote_was_set_is_told_once_by_a_backfill(stor
     assert [body["name"] for *_, body in told()] == ["at that moment", "stored before", "of before", "late"]
 
 
+@pytest.mark.usefixtures("frozen")
+def test_a_figure_of_a_later_moment_that_was_stored_before_the_remote_was_set_is_told_once_by_a_backfill(
+    store: SessionStore, told: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries.backfill, "_MOST_ROWS", 2)
+    later = NOW + timedelta(days=1)
+    store.record_many([NewMetric(f"planned {number}", number, at=later) for number in range(5)])
+    store.record("just before", 5)
+    store.record_many([NewMetric("of long before", 6, at=NOW - timedelta(days=1))])
+    set_remote(store)
+    store.record_many([NewMetric("told at once", 7, at=later)])
+    stored_before = ["just before", "of long before", *(f"planned {number}" for number in range(5))]
+    for _ in range(2):
+        store.outbox.backfill()
+        names = [body["name"] for *_, body in told()]
+        assert (names[0], sorted(names[1:])) == ("told at once", stored_before)
+    # What was told to one remote that took nothing goes to the next one.
+    store.set_remote(None, replace=True)
+    set_remote(store)
+    store.outbox.backfill()
+    assert [body["name"] for *_, body in told()] == names
+
+
+@pytest.mark.usefixtures("frozen")
+def test_another_remote_is_told_the_figures_of_later_moments_too(store: SessionStore, told: Callable[[], Any]) -> None:
+    set_remote(store)
+    store.record_many([NewMetric("planned", 1, at=NOW + timedelta(days=1))])
+    store._write(lambda db: db.driver.execute("DELETE FROM outbox").fetchall())
+    store._write(lambda db: db.driver.execute("UPDATE sync_state SET last_sent_at = ?", (db.now_text,)).fetchall())
+    store.set_remote("https://other.example", replace=True)
+    for _ in range(2):
+        store.outbox.backfill()
+        assert [body["name"] for *_, body in told()] == ["planned"]
+
+
 def test_a_backfill_tells_a_figure_with_damaged_attributes_without_them(store: SessionStore, told: Callable[[], Any]) -> None:
     store.record("sound", 1, attributes={"a": 1})
     store.record("damaged", 2, attributes={"a": 1})

@@ -79,7 +79,7 @@ class Bench:
         execute(f"INSERT INTO sync_state VALUES ({', '.join('?' * len(self._state[0]))})", self._state[0])
         execute(
             "UPDATE store_info SET created_at = ?, swept_at = NULL, sweeper = NULL, sweeper_until = NULL, sync_messages = ?, "
-            "max_outbox_bytes = ?, remote_since = NULL",
+            "max_outbox_bytes = ?, remote_since = NULL, remote_after_metric = NULL",
             (clock.to_text(START), sync_messages, max_bytes),
         )
         execute("COMMIT")

@@ -1,4 +1,4 @@
-"""Requests that ended without an answer: what they carry may still arrive, and news of an erasure must not overtake it.
+"""What is remembered of a remote: requests that may still arrive, and which figures were there before it was set.
 
 Revision: 0006
 Follows: 0005
@@ -22,7 +22,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("namespace", "stream", name=op.f("pk_outbox_unanswered")),
         sqlite_with_rowid=False,
     )
+    op.add_column("store_info", sa.Column("remote_after_metric", sa.BigInteger()))
 
 
 def downgrade() -> None:
+    op.drop_column("store_info", "remote_after_metric")
     op.drop_table("outbox_unanswered")
