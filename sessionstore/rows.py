@@ -165,8 +165,7 @@ def first_damaged(rows: Iterable[Sequence[Any]], seed: int = 0) -> Sequence[Any]
 
 def is_intact(row: Sequence[Any], seed: int) -> bool:
     """Whether an unpacked row is what was written to this store, with blobs or without."""
-    if not isinstance(row[5], str | None):
-        # Damage may have made another type of it.
+    if not _may_be_intact(row):
         return False
     # Older versions put nothing into blobs: what looks like a row with blobs may be none.
     return _checksum_of(row, row[0], seed) == row[7] or first_damaged((row,), seed) is None
@@ -174,8 +173,16 @@ def is_intact(row: Sequence[Any], seed: int) -> bool:
 
 def renumbered(row: Sequence[Any], identity: int, seed: int) -> Sequence[Any]:
     """An unpacked row under another id. A damaged one stays so: what is wrong with its checksum is carried over."""
+    if not _may_be_intact(row):
+        # It is damaged under any id.
+        return (identity, *row[1:8], None)
     wrong = _checksum_of(row, row[0], seed) ^ row[7]
     return (identity, *row[1:7], _checksum_of(row, identity, seed) ^ wrong, None)
+
+
+def _may_be_intact(row: Sequence[Any]) -> bool:
+    """Whether facts and checksum are of their types: damage may have made others of them."""
+    return isinstance(row[5], str | None) and isinstance(row[7], int)
 
 
 def checksum(

@@ -234,16 +234,18 @@ def test_analytics_count_a_shared_message_once(store: SessionStore) -> None:
     assert len(store.query("SELECT * FROM v_messages").rows) == 1
 
 
-@pytest.fixture(params=["plain", "packed", "unpackable"])
+@pytest.fixture(params=["plain", "checksum", "packed", "unpackable"])
 def damaged(request: pytest.FixtureRequest, store_path: Path) -> Iterator[SessionStore]:
     """A session of three messages, the second of which is damaged, and its fork."""
-    with sessionstore.open(store_path, compress_over=None if request.param == "plain" else 20) as store:
+    with sessionstore.open(store_path, compress_over=None if request.param in ("plain", "checksum") else 20) as store:
         chat = filled(store, count=1)
         chat.append_many([{"role": "user", "content": word * 100} for word in ("second ", "third ")])
         chat.fork("fork")
     with closing(sqlite3.connect(store_path)) as raw, raw:
         if request.param == "plain":
             raw.execute("UPDATE messages SET text = 'damaged' WHERE seq = 2")
+        elif request.param == "checksum":
+            raw.execute("UPDATE messages SET crc = 'damaged' WHERE seq = 2")
         elif request.param == "packed":
             raw.execute("UPDATE messages SET packed = (SELECT packed FROM messages WHERE seq = 3) WHERE seq = 2")
         else:

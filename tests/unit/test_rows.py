@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sessionstore import InvalidInputError, clock
-from sessionstore.rows import chat_message, first_damaged, prepare, prepare_plain
+from sessionstore import InvalidInputError, clock, rows
+from sessionstore.rows import chat_message, first_damaged, prepare, prepare_plain, renumbered
 from sessionstore.values import Message
 
 NAMES = ("id", "kind", "role", "text", "extra", "facts", "created_at", "crc")
@@ -97,6 +97,15 @@ def test_any_single_flipped_bit_of_an_id_is_found() -> None:
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (3, 6)])
 def test_exchanged_columns_are_found(first: int, second: int) -> None:
     assert not is_intact(changed(changed(FULL, first, FULL[second]), second, FULL[first]))
+
+
+@pytest.mark.parametrize("column", range(1, len(NAMES)), ids=NAMES[1:])
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_row_under_another_id_is_as_whole_as_it_was(row: tuple[Any, ...], column: int) -> None:
+    assert renumbered(renumbered(row, 99, 5), row[ID], 5) == row
+    assert rows.is_intact(renumbered(row, 99, 0), 0)
+    for other in [*others(row[column]), 1.5, None if row[column] is not None else 1]:
+        assert not rows.is_intact(renumbered(changed(row, column, other), 99, 0), 0)
 
 
 def test_the_first_damaged_of_several_rows_is_named() -> None:
