@@ -74,6 +74,7 @@ def diagnose(db: Transaction, database: Database, index_problem: str | None) -> 
             _looked_at("references", queries.health.references, db),
             _looked_at("counters", queries.health.counters, db),
             _looked_at("checksums", queries.health.checksums, db),
+            _looked_at("json", queries.health.json, db),
             _looked_at("search index", functools.partial(queries.search_health.index, problem=index_problem), db),
             _looked_at("blobs", queries.blob_health.check, db),
             _looked_at("checkpoints", queries.health.checkpoints, db),

@@ -14,7 +14,21 @@ from ..values import MAX_SEQ, SEQ_BITS
 from ..values.health import Check
 from . import whole_messages
 from .dialect import as_stored
-from .tables import MESSAGE_COLUMNS, MESSAGES, OUTBOX, OVERDUE, RANGES, SESSIONS, STORE_INFO, SUPERSEDED, SYNC_STATE
+from .tables import (
+    AGENT_ACTIVITY,
+    AGENTS,
+    MESSAGE_COLUMNS,
+    MESSAGES,
+    METRIC_EVENTS,
+    OUTBOX,
+    OVERDUE,
+    RANGES,
+    SESSIONS,
+    STATE,
+    STORE_INFO,
+    SUPERSEDED,
+    SYNC_STATE,
+)
 
 _STORED_COLUMNS: Final = tuple(as_stored(column) for column in MESSAGE_COLUMNS)
 _SUPERSEDED_ID: Final = SUPERSEDED.c.session_key.op("<<")(SEQ_BITS).op("|")(SUPERSEDED.c.seq)
@@ -23,6 +37,9 @@ _BATCH: Final = 1_000
 _SHOWN: Final = 5
 _OWNED_FROM: Final = RANGES.c.owner_key.op("<<")(SEQ_BITS)
 _IN_RANGE: Final = MESSAGES.c.id.between(_OWNED_FROM.op("+")(RANGES.c.first_seq), _OWNED_FROM.op("+")(RANGES.c.last_seq))
+# What is JSON, those of messages aside, which have checksums.
+_OBJECTS: Final = (SESSIONS.c.metadata, METRIC_EVENTS.c.attributes, AGENTS.c.metadata, AGENT_ACTIVITY.c.details)
+_ANY_JSON: Final = (STATE.c.value,)
 
 _NUMBERED: Final = "SELECT 1 FROM checkpoint_values v WHERE v.session_key = {}.session_key AND v.number = {}"
 _LOST_VALUES: Final = (
@@ -123,6 +140,23 @@ def checkpoints(db: Transaction) -> Check:
     if lost:
         return Check("checkpoints", False, f"{lost} values of checkpoints, or what they continue, are missing")
     return Check("checkpoints", True, f"{held} checkpoints have their values")
+
+
+def json(db: Transaction) -> Check:
+    """What is to be JSON and is none: metadata, attributes and details, which are objects, and the values of state."""
+    found = [*((each, ("object", "null")) for each in _OBJECTS), *((each, None) for each in _ANY_JSON)]
+    counted = [(_not_json(db, column, kinds), f"{column.table.name}.{column.name}") for column, kinds in found]
+    if wrong := [f"{count} of {name}" for count, name in counted if count]:
+        return Check("json", False, f"damaged: {', '.join(wrong)}")
+    return Check("json", True, "metadata, attributes, details and state can be read")
+
+
+def _not_json(db: Transaction, column: sa.Column[Any], kinds: tuple[str, ...] | None) -> int:
+    raw = sa.type_coerce(column, sa.String)
+    is_fine = sa.true() if kinds is None else sa.func.json_type(raw).in_(kinds)
+    # In this order: of what is no JSON, asking for its type is an error.
+    is_json = sa.case((sa.func.typeof(raw) != "text", sa.false()), (sa.func.json_valid(raw) == 1, is_fine), else_=sa.false())
+    return int(db.core.execute(sa.select(sa.func.count()).where(raw.is_not(None), sa.not_(is_json))).scalar_one())
 
 
 def _is_damaged(db: Transaction, row: Sequence[Any]) -> bool:

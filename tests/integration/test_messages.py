@@ -605,6 +605,32 @@ def test_a_message_that_vanished_is_noticed(store: SessionStore, chat: SessionHa
             damaged.messages("s")
 
 
+@pytest.mark.parametrize(
+    "column",
+    ["sessions.metadata", "metric_events.attributes", "agents.metadata", "agent_activity.details", "state_values.value"],
+)
+@pytest.mark.parametrize("value", ["{bad", b"{}", "", "[1]"])
+def test_the_doctor_finds_json_that_is_damaged(store: SessionStore, store_path: Path, column: str, value: str | bytes) -> None:
+    store.session("s", metadata={"k": 1})
+    store.session("bare")
+    store.record("m", 1, attributes={"k": 1})
+    store.record("m", 1)
+    store.register_agent("a", metadata={"k": 1})
+    store.log_activity("a", "did", {"k": 1})
+    store.set_state("s", {"list": [1], "nothing": None})
+    assert store.doctor().ok
+    store.close()
+    table, _, name = column.partition(".")
+    with closing(sqlite3.connect(store_path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE {table} SET {name} = ?", (value,))
+    with sessionstore.open(store_path) as damaged:
+        failed = {check.name: check.detail for check in damaged.doctor().checks if not check.ok}
+    # Of state, any JSON is a value.
+    is_damaged = value != "[1]" or table != "state_values"
+    assert list(failed) == ["json"] * is_damaged
+    assert not is_damaged or column in failed["json"]
+
+
 def test_numbers_in_json_keep_their_kind(chat: SessionHandle) -> None:
     message = {**user("x"), "numbers": [1, 1.0, -0.0, 1e16, 1e-7, 5e-324, 2**53 + 1, True, 0.1 + 0.2]}
     (stored,) = chat.append_many([message])
