@@ -62,7 +62,8 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     except checking.OtherWorkError as error:
         raise _ImpossibleError(error) from error
     items = _items(options.only or sorted({row["item"] for row in landed["rows"]}))
-    found = checking.compare(landed, _figures(options, items, folder, output=options.json))
+    figures = _figures(options, items, folder, output=options.json)
+    found = checking.compare(landed, figures, {item.name for item in items})
     if found.slower:
         print("\nOnce more, what seems to have got slower:\n")
         suspects = _items(sorted({row.name[0] for row in found.slower}))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 LEAST_CHANGE: Final = 1.25
@@ -80,12 +80,14 @@ class Comparison:
         rows: The rows that both have and that can be compared.
         elsewhere: Those that cannot, because they have no raw side and were measured on another machine.
         new: Those that only the present run has.
+        missing: Those that only the earlier one has, of the items that were run.
         notes: What else is to be known about the two runs.
     """
 
     rows: tuple[Compared, ...]
     elsewhere: tuple[Name, ...]
     new: tuple[Name, ...]
+    missing: tuple[Name, ...]
     notes: tuple[str, ...]
 
     @property
@@ -97,7 +99,7 @@ class Comparison:
         """The comparison with what seemed slower as it was when it was measured a second time."""
         later = {row.name: row for row in again.rows}
         rows = (later.get(row.name, row) if row.change == "slower" else row for row in self.rows)
-        return Comparison(tuple(rows), self.elsewhere, self.new, self.notes)
+        return replace(self, rows=tuple(rows))
 
 
 def require_same_work(landed: Figures, amounts: Mapping[str, int]) -> None:
@@ -110,13 +112,20 @@ def require_same_work(landed: Figures, amounts: Mapping[str, int]) -> None:
         raise OtherWorkError("the landed figures are of another amount of work: a --quick run compares with a --quick run")
 
 
-def compare(before: Figures, now: Figures) -> Comparison:
-    """The rows of two runs, as `report.as_json` gives them; the later one may have fewer items."""
+def compare(before: Figures, now: Figures, items: Container[str] | None = None) -> Comparison:
+    """The rows of two runs, as `report.as_json` gives them.
+
+    Args:
+        before: The earlier one.
+        now: The later one, which may have fewer items.
+        items: What the later one ran; by default all that it has rows of.
+    """
     old, facts = dict(_named(before)), (before["machine"], now["machine"])
+    ran = {row["item"] for row in now["rows"]} if items is None else items
     is_same = all(facts[0].get(name) == facts[1].get(name) for name in _SAME_MACHINE)
     rows, elsewhere, new = [], [], []
     for name, row in _named(now):
-        earlier = old.get(name)
+        earlier = old.pop(name, None)
         if earlier is None:
             new.append(name)
         elif row["ratio"] is not None and earlier["ratio"] is not None:
@@ -125,7 +134,8 @@ def compare(before: Figures, now: Figures) -> Comparison:
             rows.append(_without_raw(name, earlier, row, facts))
         else:
             elsewhere.append(name)
-    return Comparison(tuple(rows), tuple(elsewhere), tuple(new), tuple(_notes(*facts, is_same=is_same)))
+    missing = tuple(name for name in old if name[0] in ran)
+    return Comparison(tuple(rows), tuple(elsewhere), tuple(new), missing, tuple(_notes(*facts, is_same=is_same)))
 
 
 def report(comparison: Comparison) -> list[str]:
@@ -136,6 +146,8 @@ def report(comparison: Comparison) -> list[str]:
         lines.append(f"not comparable on another machine: {_listed(comparison.elsewhere)}")
     if comparison.new:
         lines.append(f"not among the landed figures: {_listed(comparison.new)}")
+    if comparison.missing:
+        lines.append(f"landed, but not in this run: {_listed(comparison.missing)}")
     if not comparison.slower:
         lines.append(f"Nothing got slower beyond the spread: {len(comparison.rows)} rows are level with the landed ones or faster.")
     return lines

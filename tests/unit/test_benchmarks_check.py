@@ -107,6 +107,15 @@ def test_a_row_that_was_not_landed_is_named_and_fails_nothing(checking: ModuleTy
     assert "not among the landed figures: append | a new one" in checking.report(found)
 
 
+def test_a_landed_row_that_the_run_has_not_is_named_if_its_item_was_run(checking: ModuleType) -> None:
+    landed = run(row(1.0, 1.1), row(1.0, 1.1, work="gone"), row(1.0, 1.1) | {"item": "fork"}, row(1.0, 1.1) | {"item": "sweep"})
+    for items, missing in ((None, "append | gone"), ({"append", "fork"}, "append | gone; fork | append a turn")):
+        found = checking.compare(landed, run(row(1.0, 1.1)), items)
+        assert found.slower == []
+        assert f"landed, but not in this run: {missing}" in checking.report(found.confirmed_by(found))
+    assert not any("landed, but" in line for line in checking.report(checking.compare(landed, landed)))
+
+
 def test_only_what_is_slower_twice_is_slower(checking: ModuleType) -> None:
     landed = run(row(1.0, 1.1), row(1.0, 1.1, work="another"))
     first = checking.compare(landed, run(row(2.0, 2.1), row(2.0, 2.1, work="another")))
