@@ -132,6 +132,9 @@ def works(store: SessionStore) -> None:
 def tried(trial: Trial, check: Callable[..., None], *, push: int, nightly: int, release: int, **strategies: Any) -> int:
     """Run a check on as many examples as belong to the tier, and return how many they were."""
     count = 0
+    # Where a filter gives up a draw, Hypothesis writes the strategy down, and warns of a long one. Here it does so each time.
+    for strategy in strategies.values():
+        repr(strategy)
 
     @seed(trial.seed)
     @settings(

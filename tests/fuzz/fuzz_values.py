@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -40,6 +41,15 @@ class Parameter(NamedTuple):
 
     good: Values
     odd: Values
+
+
+def numbered(values: Sequence[Any]) -> Values:
+    """One of the values, drawn by its number: what is drawn from stands in the repr of each strategy that is made of this one."""
+
+    def value(number: int) -> Any:
+        return values[number]
+
+    return st.sampled_from(range(len(values))).map(value)
 
 
 # -- texts
@@ -94,16 +104,15 @@ ODD_TEXTS: Final = (
     "\r\n",
     "\x7f\x85\u2028",
 )
-odd_texts = (
-    st.sampled_from(ODD_TEXTS).map(lambda text: text if isinstance(text, Liar) else text + CANARY * (len(text) % 2)) | any_texts
-)
+
+odd_texts = numbered([text if isinstance(text, Liar) else text + CANARY * (len(text) % 2) for text in ODD_TEXTS]) | any_texts
 letters = st.text("abcxyz019_-.:/é漢", min_size=1, max_size=12)
 
 # -- anything
 
 _NAIVE: Final = datetime(2026, 1, 1)  # noqa: DTZ001 - that is what is odd about it
 
-junk = st.sampled_from(
+junk = numbered(
     [
         None,
         True,
@@ -222,12 +231,18 @@ details = st.fixed_dictionaries(
     },
 )
 new_messages = message_dicts | st.builds(lambda message, known: NewMessage(message, **known), message_dicts, details)
-odd_new_messages = odd_messages | st.builds(
-    lambda message, name, value: NewMessage(message, **{name: value}),
-    odd_messages,
-    st.sampled_from(["model", "input_tokens", "response_time_ms", "metadata", "created_at", "dedupe_key", "kind"]),
-    anything | odd_objects,
-)
+
+
+@st.composite
+def _odd_new_messages(draw: st.DrawFn) -> Any:
+    message = draw(odd_messages)
+    if draw(st.sampled_from(["alone", "alone", "detailed"])) == "alone":
+        return message
+    name = draw(st.sampled_from(["model", "input_tokens", "response_time_ms", "metadata", "created_at", "dedupe_key", "kind"]))
+    return NewMessage(message, **{name: draw(anything | odd_objects)})
+
+
+odd_new_messages = _odd_new_messages()
 
 # -- times and numbers
 
