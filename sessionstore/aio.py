@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 import anyio
 
+from . import hints
 from .arguments import SessionAttributes, refuse_unknown
 from .config import DEFAULT_INTERVAL, StoreSettings
 from .database.database import Database
@@ -30,13 +31,7 @@ from .store.sweeps import SWEEP_PAUSE, Sweep, sweep_arguments
 from .store.syncing import DEFAULT_DRAIN_TIMEOUT, DEFAULT_FLUSH_TIMEOUT, drain_arguments, flush_argument
 from .store.timing import AsyncTimer, TimerCalls, TimerSettings
 from .values import Message
-from .values.outbox import BackfillReceipt
-from .values.receipts import DrainReceipt, EraseReceipt, SweepReceipt
 from .waiting import Arrival, Outcome, in_thread
-
-if TYPE_CHECKING:
-    from .background import AsyncBackground
-    from .memory.in_store import AsyncStoreBackend
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,7 +108,7 @@ class AsyncOutbox:
     def __init__(self, store: AsyncSessionStore) -> None:
         self._store = store
 
-    async def backfill(self, *, limit: int | None = None) -> BackfillReceipt:
+    async def backfill(self, *, limit: int | None = None) -> hints.BackfillReceipt:
         """Add the events of what happened before the remote was set. The argument is that of the sync method."""
         return await in_thread(lambda: self._store._store.outbox.backfill(limit=limit))  # noqa: SLF001
 
@@ -177,7 +172,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
     def __repr__(self) -> str:
         return repr(self._store).replace("SessionStore", type(self).__name__, 1)
 
-    def background(self, *, interval: float | timedelta = DEFAULT_INTERVAL) -> AsyncBackground:
+    def background(self, *, interval: float | timedelta = DEFAULT_INTERVAL) -> hints.AsyncBackground:
         """Work beside the calls, in a task of the caller's loop: `async with store.background():`. As that of the sync store."""
         from .background import AsyncBackground
 
@@ -185,7 +180,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         self._database.require_writable()
         return AsyncBackground(self, interval=interval)
 
-    def as_memory_backend(self) -> AsyncStoreBackend:
+    def as_memory_backend(self) -> hints.AsyncStoreBackend:
         """The store as an `AsyncMemoryBackend`. As that of the sync store."""
         from .memory.in_store import AsyncStoreBackend
 
@@ -222,7 +217,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
                 yield message
             after = page[-1].seq
 
-    async def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
+    async def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> hints.SweepReceipt:
         """Settle the expiry of all sessions that are due. The arguments are those of the sync method."""
         left, at = sweep_arguments(limit, now)
         sweep = Sweep(at, left)
@@ -236,7 +231,7 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
             await anyio.sleep(SWEEP_PAUSE)
         return sweep.receipt()
 
-    async def drain(self, *, timeout: float | None = None, limit: int | None = None) -> DrainReceipt:  # noqa: ASYNC109
+    async def drain(self, *, timeout: float | None = None, limit: int | None = None) -> hints.DrainReceipt:  # noqa: ASYNC109
         """Send the events that wait to the remote, in this loop. The arguments are those of the sync method."""
         from .delivery import calls
 
@@ -445,6 +440,6 @@ class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):
 
     async def erase(
         self, *, forks: Literal["raise", "erase", "keep"] = "raise", tell: bool = True, rebuild: bool = True, dry_run: bool = False
-    ) -> EraseReceipt:
+    ) -> hints.EraseReceipt:
         """Delete the session so that no byte of it is left in the file. The arguments are those of the sync method."""
         return await self._store.erase(self._session_id, forks=forks, tell=tell, rebuild=rebuild, dry_run=dry_run)

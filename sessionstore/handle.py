@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
+from . import hints
 from .store import SessionStore
-
-if TYPE_CHECKING:
-    from .values.receipts import EraseReceipt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,6 +122,6 @@ class SessionHandle(BoundHandle[SessionStore]):
 
     def erase(
         self, *, forks: Literal["raise", "erase", "keep"] = "raise", tell: bool = True, rebuild: bool = True, dry_run: bool = False
-    ) -> EraseReceipt:
+    ) -> hints.EraseReceipt:
         """Delete the session so that no byte of it is left in the file. The arguments are those of the store's method."""
         return self._store.erase(self._session_id, forks=forks, tell=tell, rebuild=rebuild, dry_run=dry_run)

@@ -67,9 +67,6 @@ class Passphrase(Hidden):
         return hash((Passphrase, self._text))
 
 
-Given: TypeAlias = "bytes | str | Passphrase | Callable[[], bytes | str | Passphrase | EncryptionKey]"
-
-
 class EncryptionKey(Hidden):
     """The key of a store: 32 bytes, a passphrase, or a callable that returns one of them when a store is opened.
 
@@ -175,6 +172,9 @@ class EncryptionKey(Hidden):
 
     def __hash__(self) -> int:
         return hash((EncryptionKey, self._provider or self.reveal()))
+
+
+Given: TypeAlias = bytes | str | Passphrase | Callable[[], bytes | str | Passphrase | EncryptionKey]
 
 
 def require_valid(key: EncryptionKey | None) -> None:

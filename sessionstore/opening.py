@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import inputs
+from . import hints, inputs
 from .arguments import UNSET, Unset
 from .config import (
     DEFAULT_BUSY_TIMEOUT,
@@ -32,10 +32,6 @@ from .keys import EncryptionKey, Given, environment_key
 from .keys import require_valid as require_valid_key
 from .store import SessionStore
 
-if TYPE_CHECKING:
-    from .remote.credentials import ApiKey
-    from .remote.settings import Remote
-
 
 def open(
     location: str | Path | None = None,
@@ -56,8 +52,8 @@ def open(
     on_expire: OnExpire = "keep",
     stale_after: float | timedelta = DEFAULT_STALE_AFTER,
     compress_over: int | None = None,
-    remote: Remote | str | None | Unset = UNSET,
-    api_key: ApiKey | str | Callable[[], str] | None = None,
+    remote: hints.Remote | str | None | Unset = UNSET,
+    api_key: hints.ApiKey | str | Callable[[], str] | None = None,
     key: EncryptionKey | Given | None | Unset = UNSET,
 ) -> SessionStore:
     """Open a store, making or upgrading its file where needed. Stores on one file share one connection pool in a process.
@@ -136,7 +132,7 @@ def open(
         raise
 
 
-def _require_valid_remote(remote: Remote | str | None | Unset, api_key: ApiKey | None, *, read_only: bool) -> None:
+def _require_valid_remote(remote: hints.Remote | str | None | Unset, api_key: hints.ApiKey | None, *, read_only: bool) -> None:
     """What is wrong with it is said before there is a file."""
     if not isinstance(remote, Unset):
         from .remote.settings import named_remote
@@ -148,7 +144,7 @@ def _require_valid_remote(remote: Remote | str | None | Unset, api_key: ApiKey |
         remote_of_environment()
 
 
-def _set_remote(store: SessionStore, remote: Remote | str | None | Unset, api_key: ApiKey | None) -> None:
+def _set_remote(store: SessionStore, remote: hints.Remote | str | None | Unset, api_key: hints.ApiKey | None) -> None:
     if isinstance(remote, Unset):
         if not store.settings.read_only:
             _follow_environment(store)
@@ -228,7 +224,7 @@ def conceal(arguments: dict[str, Any]) -> None:
             arguments[name] = hidden(arguments[name])
 
 
-def _api_key(given: ApiKey | str | Callable[[], str] | None) -> ApiKey | None:
+def _api_key(given: hints.ApiKey | str | Callable[[], str] | None) -> hints.ApiKey | None:
     from .remote.credentials import ApiKey as Key
 
     return Key.of(given)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-from .. import inputs
+from .. import hints, inputs
 from ..config import DEFAULT_INTERVAL
 from ..keys import EncryptionKey, Given, require_valid
 from .agents import AgentCalls
@@ -25,10 +24,6 @@ from .sessions import SessionCalls
 from .state import StateCalls
 from .syncing import SyncCalls
 from .turns import TurnCalls
-
-if TYPE_CHECKING:
-    from ..background import Background
-    from ..values.health import Diagnosis, StoreStatus
 
 
 class SessionStore(
@@ -61,7 +56,7 @@ class SessionStore(
         """The events that are to be told to the remote: what waits, what was given up, and what is to become of it."""
         return Outbox(self)
 
-    def status(self, *, storage: bool = False) -> StoreStatus:
+    def status(self, *, storage: bool = False) -> hints.StoreStatus:
         """How the store is doing: engine, journal mode and why, sizes, counts, what happened since it was opened.
 
         Args:
@@ -72,7 +67,7 @@ class SessionStore(
         with_storage = inputs.flag("storage", storage)
         return self._read(lambda db: status(db, self._database, self._settings, storage=with_storage))
 
-    def doctor(self) -> Diagnosis:
+    def doctor(self) -> hints.Diagnosis:
         """Look at every page and every message for damage; takes time with the size of the file."""
         from ..diagnosis import diagnose
 
@@ -96,7 +91,7 @@ class SessionStore(
         require_valid(key)
         self._database.rekey(key.resolved(), timeout=self._settings.busy_timeout)
 
-    def background(self, *, interval: float | timedelta = DEFAULT_INTERVAL) -> Background:
+    def background(self, *, interval: float | timedelta = DEFAULT_INTERVAL) -> hints.Background:
         """Work beside the calls, begun by `with store.background():` or its `start()`, in one daemon thread.
 
         It sweeps, and delivers events to the remote, if there is one: soon after each commit that has any, and after trouble when

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..content import decoded
 from ..values import ACTIVITY_KINDS, AGENT_STATUSES, AgentStatus
 from .calls import Calls
-
-if TYPE_CHECKING:
-    from ..values.agents import Activity, ActivityKind, AgentInfo, OperationsOverview
 
 
 class AgentCalls(Calls):
@@ -19,7 +16,7 @@ class AgentCalls(Calls):
 
     def register_agent(
         self, agent_id: str, *, sdk_version: str | None = None, metadata: Mapping[str, Any] | None = None
-    ) -> AgentInfo:
+    ) -> hints.AgentInfo:
         """Note that an agent is there.
 
         It is "active" then, or what it was if it said so before, "offline" aside. A later registration replaces the version and
@@ -45,7 +42,7 @@ class AgentCalls(Calls):
         *,
         previous_status: AgentStatus | str | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> AgentInfo:
+    ) -> hints.AgentInfo:
         """Note what an agent says of itself. One that never registered is known from then on.
 
         Each call is an entry of the status history, also if it repeats the status: it is a sign of life. An agent that gives
@@ -70,7 +67,7 @@ class AgentCalls(Calls):
 
     def log_activity(
         self, agent_id: str, action: str, details: Mapping[str, Any] | None = None, *, duration: float | None = None
-    ) -> Activity:
+    ) -> hints.Activity:
         """Note what an agent did. One that never registered is known from then on, as "active".
 
         Args:
@@ -88,17 +85,19 @@ class AgentCalls(Calls):
             lambda db: queries.agents.log_activity(db, namespace, wanted, done, known, duration=seconds, stale_after=stale_after)
         )
 
-    def agent(self, agent_id: str) -> AgentInfo | None:
+    def agent(self, agent_id: str) -> hints.AgentInfo | None:
         """What is known about an agent; None if it never registered, told a status or logged an activity."""
         wanted = inputs.identifier("agent_id", agent_id)
         return self._read(lambda db: queries.agents.find(db, self.namespace, wanted))
 
-    def agents(self, *, status: AgentStatus | str | None = None) -> tuple[AgentInfo, ...]:
+    def agents(self, *, status: AgentStatus | str | None = None) -> tuple[hints.AgentInfo, ...]:
         """All agents, or those of a status as it is seen now (one that went silent is offline), sorted by their ids."""
         wanted = None if status is None else inputs.choice("status", status, AGENT_STATUSES)
         return self._read(lambda db: queries.agents.find_all(db, self.namespace, status=wanted))
 
-    def activity(self, *, agent_id: str | None = None, limit: int = 50, kind: ActivityKind | None = None) -> tuple[Activity, ...]:
+    def activity(
+        self, *, agent_id: str | None = None, limit: int = 50, kind: hints.ActivityKind | None = None
+    ) -> tuple[hints.Activity, ...]:
         """What agents did, newest first.
 
         Args:
@@ -111,7 +110,7 @@ class AgentCalls(Calls):
         wanted = None if kind is None else inputs.choice("kind", kind, ACTIVITY_KINDS)
         return self._read(lambda db: queries.agents.activity(db, self.namespace, agent_id=whose, limit=most, kind=wanted))
 
-    def operations_overview(self) -> OperationsOverview:
+    def operations_overview(self) -> hints.OperationsOverview:
         """Agents by status, what they did in the last 24 hours, and how many conversations are open, as plain JSON values."""
         return self._read(lambda db: queries.agents.overview(db, self.namespace))
 

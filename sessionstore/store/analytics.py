@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Final, Unpack
 
-from .. import clock, inputs, queries
+from .. import clock, hints, inputs, queries
 from ..arguments import AnalyticsFilters, refuse_unknown
 from ..errors import InvalidInputError
 from ..periods import Scope, scope
 from ..values import QueryResult
 from .calls import Calls
-
-if TYPE_CHECKING:
-    from ..values.answers import Failures, Overview, QualityScores, ResponseTimes, SuccessRates, TokenUsage
 
 DEFAULT_FAILURES: Final = 50
 MAX_SQL_BYTES: Final = 1_000_000
@@ -34,7 +31,7 @@ class AnalyticsCalls(Calls):
     None. An open session that is overdue counts as expired, swept or not. Percentiles are nearest-rank.
     """
 
-    def success_rates(self, **filters: Unpack[AnalyticsFilters]) -> SuccessRates:
+    def success_rates(self, **filters: Unpack[AnalyticsFilters]) -> hints.SuccessRates:
         """How sessions went, by agent and overall.
 
         Returns:
@@ -44,7 +41,7 @@ class AnalyticsCalls(Calls):
         wanted = self._scope(filters)
         return self._read(lambda db: queries.analytics.success_rates(db, wanted))
 
-    def response_times(self, *, session_id: str | None = None, **filters: Unpack[AnalyticsFilters]) -> ResponseTimes:
+    def response_times(self, *, session_id: str | None = None, **filters: Unpack[AnalyticsFilters]) -> hints.ResponseTimes:
         """How long answers took in milliseconds, and whole sessions in seconds, by agent and overall.
 
         A response time belongs to an assistant's message: the one given with it, else the one that the store measured since the
@@ -62,7 +59,7 @@ class AnalyticsCalls(Calls):
         wanted = self._scope(filters, session_id)
         return self._read(lambda db: queries.analytics.response_times(db, wanted))
 
-    def quality(self, **filters: Unpack[AnalyticsFilters]) -> QualityScores:
+    def quality(self, **filters: Unpack[AnalyticsFilters]) -> hints.QualityScores:
         """How sessions were scored, by agent and overall.
 
         Returns:
@@ -74,7 +71,7 @@ class AnalyticsCalls(Calls):
 
     def failures(
         self, *, limit: int = DEFAULT_FAILURES, cursor: str | None = None, **filters: Unpack[AnalyticsFilters]
-    ) -> Failures:
+    ) -> hints.Failures:
         """Which sessions failed, and why.
 
         Args:
@@ -96,7 +93,7 @@ class AnalyticsCalls(Calls):
             raise InvalidInputError("cursor", "must be the next of a page")
         return self._read(lambda db: queries.analytics.failures(db, wanted, limit=most, cursor=cursor))
 
-    def tokens(self, *, session_id: str | None = None, **filters: Unpack[AnalyticsFilters]) -> TokenUsage:
+    def tokens(self, *, session_id: str | None = None, **filters: Unpack[AnalyticsFilters]) -> hints.TokenUsage:
         """What messages cost, by agent, overall and by model.
 
         Args:
@@ -110,7 +107,7 @@ class AnalyticsCalls(Calls):
         wanted = self._scope(filters, session_id)
         return self._read(lambda db: queries.analytics.tokens(db, wanted))
 
-    def overview(self, **filters: Unpack[AnalyticsFilters]) -> Overview:
+    def overview(self, **filters: Unpack[AnalyticsFilters]) -> hints.Overview:
         """All of it, as of one moment.
 
         Returns:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack, cast
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..arguments import SessionAttributes, refuse_unknown
 from ..forks import CutPairs, fork_arguments
 from ..values import SessionInfo
 from .calls import Calls
 
 if TYPE_CHECKING:
-    from ..handle import SessionHandle
     from . import SessionStore
 
 
@@ -27,7 +26,7 @@ class BranchCalls(Calls):
         copy: bool = False,
         cut_pairs: CutPairs = "snap",
         **attributes: Unpack[SessionAttributes],
-    ) -> SessionHandle:
+    ) -> hints.SessionHandle:
         """A handle on a new session that begins with the messages of another one, whose seqs they keep.
 
         The messages are shared, not copied, so that a fork costs the same however long the session is. What is changed or

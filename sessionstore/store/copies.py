@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from .. import hints
 from ..arguments import UNSET, Unset
 from ..errors import InvalidInputError
 from ..keys import EncryptionKey, Given, require_valid
 from .calls import Calls
-
-if TYPE_CHECKING:
-    from ..aio import AsyncSessionStore
-    from ..values.receipts import CopyReceipt
-    from . import SessionStore
 
 
 class CopyCalls(Calls):
@@ -23,11 +18,11 @@ class CopyCalls(Calls):
 
     def copy_to(
         self,
-        target: str | Path | SessionStore | AsyncSessionStore,
+        target: str | Path | hints.SessionStore | hints.AsyncSessionStore,
         *,
         key: EncryptionKey | Given | None | Unset = UNSET,
         progress: Callable[[int, int | None], object] | None = None,
-    ) -> CopyReceipt:
+    ) -> hints.CopyReceipt:
         """Copy everything into another store: all namespaces with their sessions, expired ones too, figures, agents and state.
 
         Both stores may be in use. Sessions are copied one after the other, with their forks, as they are at that moment; then both

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import queries
+from .. import hints, queries
 from ..content import StoredContent, decode
 from ..rows import PreparedMessage, prepare
 from .sessions import SessionCalls
 
 if TYPE_CHECKING:
-    from ..memory.in_store import StoreBackend
     from . import SessionStore
 
 
 class DocumentCalls(SessionCalls):
     """Whole documents."""
 
-    def as_memory_backend(self) -> StoreBackend:
+    def as_memory_backend(self) -> hints.StoreBackend:
         """The store as a `MemoryBackend`: whole conversations, kept as the sessions of the store's namespace.
 
         A save appends what is new. One that would change or drop what is stored raises `ConflictError`.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..arguments import SessionFilter, SessionFilters, refuse_unknown, session_filter, several
 from ..database.full_disk import Freeing
 from ..errors import DiskFullError, InvalidInputError, StoreBusyError
@@ -14,7 +14,6 @@ from .calls import Calls
 
 if TYPE_CHECKING:
     from ..queries.erasing import Choice
-    from ..values.receipts import EraseReceipt
 
 _FORKS: Final = ("raise", "erase", "keep")
 
@@ -31,7 +30,7 @@ class EraseCalls(Calls):
         rebuild: bool = True,
         dry_run: bool = False,
         **filters: Unpack[SessionFilters],
-    ) -> EraseReceipt:
+    ) -> hints.EraseReceipt:
         """Delete sessions so that no byte of them is left in the file, and say so, or what is left and why.
 
         Messages, replaced ones included, title, metadata, tags, state, errors and feedback go; blobs and words of the search index;

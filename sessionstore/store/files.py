@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Unpack
+from typing import Any, BinaryIO, Literal, Unpack
 
-from .. import inputs
+from .. import hints, inputs
 from ..arguments import SessionFilters
 from ..database.transaction import Transaction
 from ..errors import ConfigError, InvalidInputError
 from ..formats import ExportFormat, ImportFormat
 from ..keys import EncryptionKey
 from .calls import Calls
-
-if TYPE_CHECKING:
-    from ..values.receipts import BackupReceipt, ExportReceipt, ImportReceipt, VacuumReceipt
 
 
 class FileCalls(Calls):
@@ -31,7 +28,7 @@ class FileCalls(Calls):
         on_conflict: Literal["fail", "skip", "replace", "new-id", "merge"] = "fail",
         session_id: str | None = None,
         progress: Callable[[int, int | None], object] | None = None,
-    ) -> ImportReceipt:
+    ) -> hints.ImportReceipt:
         """Store the conversations of a file; each one is a transaction.
 
         Args:
@@ -76,7 +73,7 @@ class FileCalls(Calls):
         all_namespaces: bool = False,
         progress: Callable[[int, int | None], object] | None = None,
         **filters: Unpack[SessionFilters],
-    ) -> ExportReceipt:
+    ) -> hints.ExportReceipt:
         """Write sessions, or a view, to a file as they are at one moment.
 
         Args:
@@ -124,7 +121,7 @@ class FileCalls(Calls):
         namespace: str | None,
         chosen: tuple[object, SessionFilters],
         progress: Any,
-    ) -> ExportReceipt:
+    ) -> hints.ExportReceipt:
         from ..formats.tables import export_view
 
         if chosen != (None, {}):
@@ -145,7 +142,7 @@ class FileCalls(Calls):
         *,
         overwrite: bool = False,
         progress: Callable[[int, int | None], object] | None = None,
-    ) -> BackupReceipt:
+    ) -> hints.BackupReceipt:
         """Copy the whole store to another file, as it is at one moment, while everybody goes on writing.
 
         The file appears whole and looked over, or not at all, for its owner only. `sessionstore.restore()` puts it back.
@@ -193,7 +190,7 @@ class FileCalls(Calls):
             messages=contents.messages,
         )
 
-    def vacuum(self, *, full: bool = False, progress: Callable[[int, int | None], object] | None = None) -> VacuumReceipt:
+    def vacuum(self, *, full: bool = False, progress: Callable[[int, int | None], object] | None = None) -> hints.VacuumReceipt:
         """Give the room of what was deleted back to the file system.
 
         Args:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..arguments import UNSET, Unset
 from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..queries.retention import Rules, Surplus
     from ..queries.sweeping import Batch
     from ..queries.tidying import Chore, Done
-    from ..values.receipts import DeleteReceipt, SweepReceipt
 
 
 class LifeCalls(Calls):
@@ -72,7 +71,7 @@ class LifeCalls(Calls):
         wanted = inputs.identifier("session_id", session_id)
         return self._read(lambda db: queries.lifecycle.remaining(db, self.namespace, wanted))
 
-    def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> SweepReceipt:
+    def sweep(self, *, limit: int | None = None, now: datetime | None = None) -> hints.SweepReceipt:
         """Settle the expiry of all sessions that are due, in every namespace, and tell the remote of each.
 
         They become "expired", and are archived or deleted if the store was opened with such an `on_expire`. Each batch is one
@@ -100,7 +99,7 @@ class LifeCalls(Calls):
         max_sessions: int | None = None,
         max_bytes: int | None = None,
         dry_run: bool = False,
-    ) -> DeleteReceipt:
+    ) -> hints.DeleteReceipt:
         """Delete the sessions of this namespace that are too old, too many or too large together; pinned ones stay.
 
         Args:

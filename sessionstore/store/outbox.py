@@ -7,18 +7,17 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..arguments import several
 from ..database.full_disk import Freeing
 from ..errors import InvalidInputError
 from ..remote import events
 from ..values import Page
+from .calls import Calls
 
 if TYPE_CHECKING:
     from ..database.transaction import Transaction
     from ..queries.backfill import Step
-    from ..values.outbox import BackfillReceipt, OutboxEvent, OutboxState, OutboxStats
-    from .calls import Calls
 
 STATES: Final = ("pending", "dead", "erased")
 # In the pause before the next step others get their turn to write.
@@ -38,19 +37,19 @@ class Outbox:
         self._calls = calls
         self._read, self._write = calls._read, calls._write  # noqa: SLF001 - a part of its store
 
-    def stats(self) -> OutboxStats:
+    def stats(self) -> hints.OutboxStats:
         """How deliveries stand: what waits, what was given up, and why nothing is sent, if nothing is. Looks at every event."""
         return self._read(lambda db: queries.outbox_upkeep.stats(db))  # noqa: PLW0108 - loaded by the thread that reads
 
     def list(
         self,
-        state: OutboxState | None = None,
+        state: hints.OutboxState | None = None,
         kind: str | None = None,
         session_id: str | None = None,
         *,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[OutboxEvent]:
+    ) -> Page[hints.OutboxEvent]:
         """One page of events, oldest first, without their bodies.
 
         Args:
@@ -73,11 +72,11 @@ class Outbox:
 
     def dead(
         self, kind: str | None = None, session_id: str | None = None, *, limit: int = 50, cursor: str | None = None
-    ) -> Page[OutboxEvent]:
+    ) -> Page[hints.OutboxEvent]:
         """One page of the events that were given up; the arguments are those of `list`."""
         return self.list("dead", kind, session_id, limit=limit, cursor=cursor)
 
-    def get(self, key: str) -> OutboxEvent | None:
+    def get(self, key: str) -> hints.OutboxEvent | None:
         """An event with its body; None if there is none of this key, or it was delivered."""
         wanted = inputs.identifier("key", key)
         return self._read(lambda db: queries.outbox_upkeep.find(db, wanted))
@@ -101,7 +100,7 @@ class Outbox:
     def purge(
         self,
         *,
-        state: OutboxState = "dead",
+        state: hints.OutboxState = "dead",
         older_than: float | timedelta | None = None,
         keys: str | Iterable[str] | None = None,
     ) -> int:
@@ -154,7 +153,7 @@ class Outbox:
         # It must not come back after a power loss and be sent.
         return self._write(Freeing(work), full=True)
 
-    def backfill(self, *, limit: int | None = None) -> BackfillReceipt:
+    def backfill(self, *, limit: int | None = None) -> hints.BackfillReceipt:
         """Add the events of what happened before the remote was set: sessions, figures of messages, metrics, what agents did.
 
         It works in many short transactions and remembers how far it has come: after a kill it goes on there, and once it is done

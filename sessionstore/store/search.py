@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, Unpack
+from typing import Final, Literal, Unpack
 
-from .. import inputs, queries, search_terms
+from .. import hints, inputs, queries, search_terms
 from ..arguments import SearchFilters, refuse_unknown, search_filter
 from ..errors import DiskFullError, InvalidInputError, StoreBusyError, StoreCorruptError
 from ..search_terms import Match, Terms
 from ..values import SEARCH_MODES
 from .calls import Calls
-
-if TYPE_CHECKING:
-    from ..values.search import SearchPage
 
 # What a search indexes before it looks, if that is missing: less than a second of work.
 MOST_AT_ONCE: Final = 5_000
@@ -34,7 +31,7 @@ class SearchCalls(Calls):
         limit: int = 20,
         cursor: str | None = None,
         **filters: Unpack[SearchFilters],
-    ) -> SearchPage:
+    ) -> hints.SearchPage:
         """One page of the messages that hold all of some words, whatever their case and the accents of Latin letters.
 
         Only live sessions of this namespace are searched. Each stored message is one hit, also if forks share it. What was appended
@@ -65,7 +62,7 @@ class SearchCalls(Calls):
         limit: int = 20,
         cursor: str | None = None,
         **filters: Unpack[SearchFilters],
-    ) -> SearchPage:
+    ) -> hints.SearchPage:
         """As `search`, with a query in the syntax of SQLite's FTS5: AND, OR, NOT, NEAR, phrases, prefixes. Its column is `words`.
 
         Scripts without spaces are not in this index; `search` finds them.
@@ -114,7 +111,7 @@ class SearchCalls(Calls):
 
     def _search(
         self, terms: Terms, told: tuple[str, ...], *, order: str, limit: int, cursor: str | None, filters: SearchFilters
-    ) -> SearchPage:
+    ) -> hints.SearchPage:
         refuse_unknown(filters, SearchFilters)
         where = search_filter(self.namespace, **filters)
         most = inputs.whole_number("limit", limit, least=1, most=inputs.MAX_PAGE)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..arguments import (
     UNSET,
     NewSession,
@@ -28,15 +28,13 @@ from .calls import Calls
 from .sweeps import SWEEP_PAUSE
 
 if TYPE_CHECKING:
-    from ..handle import SessionHandle
-    from ..values.receipts import DeleteReceipt
     from . import SessionStore
 
 
 class SessionCalls(Calls):
     """Sessions."""
 
-    def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> SessionHandle:
+    def session(self, session_id: str, **attributes: Unpack[SessionAttributes]) -> hints.SessionHandle:
         """A handle on the session of this id, which is made if there is none.
 
         Args:
@@ -219,7 +217,7 @@ class SessionCalls(Calls):
 
     def delete(
         self, session_ids: str | Iterable[str] | None = None, *, dry_run: bool = False, **filters: Unpack[SessionFilters]
-    ) -> DeleteReceipt:
+    ) -> hints.DeleteReceipt:
         """Delete one session, several, or all that filters choose, with their messages and tags.
 
         Args:

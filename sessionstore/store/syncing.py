@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from .. import inputs, queries
+from .. import hints, inputs, queries
 from ..config import key_of_environment
 from ..database.full_disk import Freeing
 from ..errors import ConfigError, SessionStoreError
@@ -17,10 +17,7 @@ from .calls import Calls
 if TYPE_CHECKING:
     from ..database.transaction import Transaction
     from ..queries.deliveries import Outlook
-    from ..remote.credentials import ApiKey
-    from ..remote.settings import Remote
     from ..remote.settlement import Place, QueuedEvent, Settlement, Trouble
-    from ..values.receipts import DrainReceipt
 
 DEFAULT_DRAIN_TIMEOUT: Final = 2.0
 DEFAULT_FLUSH_TIMEOUT: Final = 30.0
@@ -33,8 +30,8 @@ class SyncCalls(Calls):
 
     def set_remote(
         self,
-        remote: Remote | str | None,
-        api_key: ApiKey | str | Callable[[], str] | None = None,
+        remote: hints.Remote | str | None,
+        api_key: hints.ApiKey | str | Callable[[], str] | None = None,
         *,
         replace: bool = False,
     ) -> None:
@@ -67,7 +64,7 @@ class SyncCalls(Calls):
         self._database.remote = wanted
         self._database.writer.bell.ring()
 
-    def drain(self, *, timeout: float | None = None, limit: int | None = None) -> DrainReceipt:
+    def drain(self, *, timeout: float | None = None, limit: int | None = None) -> hints.DrainReceipt:
         """Send the events that wait to the remote, now, even if it could not be used a moment ago.
 
         It ends when nothing is left that may be sent, or when the remote cannot be used: what is left stays in the outbox, and
@@ -133,7 +130,7 @@ class SyncCalls(Calls):
             # A RuntimeError: Python starts no threads at its end.
             log(logging.WARNING, "events_left", "the last events were not delivered; they are on disk", reason=error)
 
-    def _access(self) -> Remote:
+    def _access(self) -> hints.Remote:
         """The remote, with the key that this program has for it."""
         url = self._read(queries.subscription.remote)
         given = self._database.remote

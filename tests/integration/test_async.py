@@ -402,7 +402,8 @@ def test_both_faces_have_the_same_signatures(plain: type, awaited: type, extra: 
         first, second = inspect.signature(getattr(plain, name)), inspect.signature(getattr(awaited, name))
         assert first.parameters == second.parameters, name
         returned = str(second.return_annotation).replace("Async", "")
-        assert str(first.return_annotation) == returned, name
+        # `hints` has what is loaded when somebody asks for it.
+        assert str(first.return_annotation).replace("hints.", "") == returned.replace("hints.", ""), name
 
 
 @pytest.mark.parametrize(("plain", "awaited", "extra"), SAME_FACES)

@@ -54,6 +54,7 @@ FLOORS: list[tuple[str, tuple[str, ...]]] = [
             "logs",
             "remote.",
             "hidden",
+            "hints",
             "keys",
             "loading",
         ),
