@@ -31,7 +31,7 @@ from .store.sweeps import SWEEP_PAUSE, Sweep, sweep_arguments
 from .store.syncing import DEFAULT_DRAIN_TIMEOUT, DEFAULT_FLUSH_TIMEOUT, drain_arguments, flush_argument
 from .store.timing import AsyncTimer, TimerCalls, TimerSettings
 from .values import Message
-from .waiting import Arrival, Outcome, in_thread
+from .waiting import Arrival, Outcome, begun_in_thread, in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -379,11 +379,14 @@ class AsyncSessionStore(TimerCalls[AsyncTimer]):
         except BaseException:
             if to_its_end or not self._database.writer.withdraw(job):
                 await arrival.wait_through()
+            if to_its_end and isinstance(job.error, DiskFullError):
+                await begun_in_thread(lambda: self._again(job)).arrival.wait_through()
             raise
-        if isinstance(job.error, DiskFullError):
-            error = job.error
-            return await in_thread(lambda: self._database.write_again(work, error, full=job.full, timeout=settings.busy_timeout))
-        return job.outcome()
+        return await in_thread(lambda: self._again(job)) if isinstance(job.error, DiskFullError) else job.outcome()
+
+    def _again(self, job: WriteJob[T]) -> T:
+        error = cast(DiskFullError, job.error)
+        return self._database.write_again(job.work, error, full=job.full, timeout=self._settings.busy_timeout)
 
 
 class AsyncSessionHandle(BoundHandle[AsyncSessionStore]):

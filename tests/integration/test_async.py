@@ -8,6 +8,7 @@ import itertools
 import os
 import queue
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ import anyio.lowlevel
 import pytest
 
 import sessionstore
+from sessionstore import queries
 from sessionstore.database import locks
+from sessionstore.remote.settlement import Settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +155,32 @@ async def test_a_cancelled_write_is_there_or_never_comes(tmp_path: Path) -> None
     print({outcome: outcomes.count(outcome) for outcome in set(outcomes)})
     assert (False, False) in outcomes
     assert (True, True) in outcomes
+
+
+@pytest.mark.fault("F11", "F7")
+@pytest.mark.parametrize("is_full_for_good", [False, True])
+async def test_a_cancelled_settlement_that_meets_a_full_disk_is_done_again_before_the_cancellation_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full_for_good: bool
+) -> None:
+    """What was answered would else be sent again."""
+    tries: list[int] = []
+
+    def settle(*_: object) -> int:
+        tries.append(len(tries))
+        if is_full_for_good or len(tries) == 1:
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        return 1
+
+    monkeypatch.setattr(queries.deliveries, "settle", settle)
+    async with sessionstore.aopen(tmp_path / "a.db") as store:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await store._settle(Settlement(token="t", sent_before=0, over=True))
+        assert scope.cancelled_caught
+        assert len(tries) > 1
+        await store.session("s")
 
 
 @pytest.mark.fault("F11")
