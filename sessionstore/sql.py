@@ -34,7 +34,7 @@ PENDING_BEHIND: Final = "SELECT outbox.id FROM outbox WHERE outbox.state = 'pend
 CLAIM_OLDEST: Final = 'SELECT outbox.id, outbox."key", outbox.stream, outbox.kind, outbox.namespace, outbox.body, outbox.attempts, outbox.occurred_at, outbox.size_bytes, outbox.last_status, outbox.sent_before FROM outbox WHERE outbox.id < ? AND outbox.state = \'pending\' AND ((outbox.namespace, outbox.stream) NOT IN (SELECT outbox_holds.namespace, outbox_holds.stream FROM outbox_holds WHERE ? < outbox_holds.held_until AND ? >= outbox_holds.held_until AND outbox_holds.token IS NOT ?)) ORDER BY outbox.id LIMIT ? OFFSET 0'
 HOLD_STREAM: Final = 'INSERT OR REPLACE INTO outbox_holds (namespace, stream, token, held_until) VALUES (?, ?, ?, ?)'
 STREAMS_HELD: Final = 'SELECT outbox_holds.namespace, outbox_holds.stream FROM outbox_holds WHERE outbox_holds.token = ?'
-NOTE_UNANSWERED: Final = 'INSERT OR REPLACE INTO outbox_unanswered (namespace, stream, arrives_until) SELECT outbox_holds.namespace, outbox_holds.stream, ? AS anon_1 FROM outbox_holds WHERE outbox_holds.token = ?'
+NOTE_UNANSWERED: Final = 'INSERT INTO outbox_unanswered (namespace, stream, arrives_until) SELECT outbox_holds.namespace, outbox_holds.stream, ? AS anon_1 FROM outbox_holds WHERE outbox_holds.token = ? ON CONFLICT (namespace, stream) DO UPDATE SET arrives_until = max(outbox_unanswered.arrives_until, excluded.arrives_until)'
 FORGET_ANSWERED: Final = 'DELETE FROM outbox_unanswered WHERE NOT (? < outbox_unanswered.arrives_until AND ? >= outbox_unanswered.arrives_until)'
 FREE_STREAMS: Final = 'DELETE FROM outbox_holds WHERE outbox_holds.token = ?'
 DELETE_EVENT: Final = "DELETE FROM outbox WHERE outbox.id = ? AND outbox.state = 'pending'"

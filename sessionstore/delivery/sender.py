@@ -62,8 +62,8 @@ class Sender:
         self._trouble: Trouble | None = None
         self._limit: int | None = None
         self._workers = 0
-        # By their claims: until when the request that is waited for may arrive.
-        self._under_way: dict[str, datetime] = {}
+        # By their claims: until when the last request may arrive, if it was not answered.
+        self._under_way: dict[str, datetime | None] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,6 +192,7 @@ class Sender:
             await self._release(token)
             raise
         finally:
+            self._under_way.pop(token, None)
             self._workers -= 1
 
     async def _claimed(self, token: str, known: Remembered) -> Claim:
@@ -223,10 +224,10 @@ class Sender:
         over = False
         while not over and (request := await self._next_request(delivery, claim)) is not None:
             self._counts.requests += 1
-            self._under_way[claim.token] = clock.utc_now() + known.timeout
-            answer = await self._courier.post(request)
-            del self._under_way[claim.token]
-            settlement = delivery.take(answer)
+            self._under_way[claim.token] = delivery.arrives_until
+            settlement = delivery.take(await self._courier.post(request))
+            # Kept until the next request: if it cannot be stored with the settlement, it is with the release.
+            self._under_way[claim.token] = settlement.arrives_until
             self._count(settlement)
             if settlement.trouble is not None:
                 await self._settle(settlement)
@@ -281,7 +282,7 @@ class Sender:
     async def _release(self, token: str) -> None:
         """Let others have what is not sent. If that fails, the lease ends by itself."""
         with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
-            await self._store._release(token, self._under_way.pop(token, None))  # noqa: SLF001
+            await self._store._release(token, self._under_way.get(token))  # noqa: SLF001
 
     def _count(self, settlement: Settlement) -> None:
         self._counts.sent += len(settlement.sent)

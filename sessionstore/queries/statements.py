@@ -77,6 +77,14 @@ _NAMED_IDS: Final = sa.select(sa.func.json_each(sa.bindparam("ids")).table_value
 _METRIC_COLUMNS: Final = ("namespace", "name", "value", "unit", "agent_id", "session_id", "attributes", "occurred_at")
 
 
+def _note_unanswered() -> sqlite.Insert:
+    """Note the streams of a claim. Others have other timeouts: what they left may arrive later than this."""
+    claimed = sa.select(HOLDS.c.namespace, HOLDS.c.stream, sa.bindparam("until")).where(HOLDS.c.token == sa.bindparam("token"))
+    noted = sqlite.insert(UNANSWERED).from_select(_UNANSWERED_COLUMNS, claimed)
+    latest = sa.func.max(UNANSWERED.c.arrives_until, noted.excluded.arrives_until)
+    return noted.on_conflict_do_update(index_elements=[*UNANSWERED.primary_key], set_={"arrives_until": latest})
+
+
 def _kept_unless(name: str) -> sa.ColumnElement[Any]:
     """A column's new value if it is given, and else the old one; None can be given."""
     return sa.case((sa.bindparam(f"has_{name}"), sa.bindparam(name)), else_=SESSIONS.c[name])
@@ -239,15 +247,7 @@ HOT: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
         sa.select(HOLDS.c.namespace, HOLDS.c.stream).where(HOLDS.c.token == sa.bindparam("token")),
         ("token",),
     ),
-    "NOTE_UNANSWERED": (
-        sa.insert(UNANSWERED)
-        .prefix_with("OR REPLACE")
-        .from_select(
-            _UNANSWERED_COLUMNS,
-            sa.select(HOLDS.c.namespace, HOLDS.c.stream, sa.bindparam("until")).where(HOLDS.c.token == sa.bindparam("token")),
-        ),
-        ("until", "token"),
-    ),
+    "NOTE_UNANSWERED": (_note_unanswered(), ("until", "token")),
     "FORGET_ANSWERED": (sa.delete(UNANSWERED).where(sa.not_(_MAY_ARRIVE)), ("at", "latest")),
     "FREE_STREAMS": (sa.delete(HOLDS).where(HOLDS.c.token == sa.bindparam("token")), ("token",)),
     "DELETE_EVENT": (sa.delete(OUTBOX).where(OUTBOX.c.id == sa.bindparam("key_"), IS_PENDING), ("key_",)),

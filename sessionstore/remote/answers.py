@@ -115,10 +115,13 @@ def judge(answer: Answer | Failure, request: Request, now: datetime) -> Verdict:
 
 
 def may_still_arrive(answer: Answer | Failure, verdict: Verdict) -> bool:
-    """Whether the remote may be told after all what a request tells. A server error may be that of a gateway before it."""
+    """Whether the remote may be told after all what a request tells.
+
+    A server error may be that of a gateway before it; and one that is in flight is being told it by an earlier request.
+    """
     if isinstance(answer, Failure):
         return not (answer.is_unsent or answer.is_certificate)
-    return verdict.meaning is Meaning.SERVER_ERROR
+    return answer.status >= 500 or verdict.meaning in (Meaning.SERVER_ERROR, Meaning.IN_FLIGHT)
 
 
 def described(answer: Answer) -> str:

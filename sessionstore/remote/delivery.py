@@ -90,6 +90,11 @@ class Delivery:
         self._request: Request | None = None
         self._arrives_until: datetime | None = None
 
+    @property
+    def arrives_until(self) -> datetime | None:
+        """Until when the request that is waited for may arrive; None if none is."""
+        return self._arrives_until
+
     def next_request(self) -> Request | None:
         """What is to be sent now; None if there is nothing left."""
         while self._parts:

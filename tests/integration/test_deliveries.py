@@ -256,6 +256,18 @@ def test_an_erased_session_is_told_of_after_the_last_request_that_may_arrive(
     assert [event.kind for event in claim(told, "after")] == [ERASE]
 
 
+def test_a_request_of_a_shorter_timeout_hides_no_other_one_that_may_still_arrive(told: SessionStore, frozen: FrozenClock) -> None:
+    enqueue(told, "a")
+    for until in (MINUTE / 2, MINUTE, MINUTE / 2):
+        claim(told, "t")
+        told._release("t", frozen.now + until)
+    told.outbox.erase("a")
+    frozen.go(MINUTE - timedelta(milliseconds=1))
+    assert claim(told, "after") == []
+    frozen.go(timedelta(milliseconds=1))
+    assert [event.kind for event in claim(told, "after")] == [ERASE]
+
+
 def test_what_was_noted_of_requests_is_forgotten_when_they_cannot_arrive_any_more(
     told: SessionStore, frozen: FrozenClock, store_path: Path
 ) -> None:

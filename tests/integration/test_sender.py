@@ -17,7 +17,7 @@ import pytest
 from clocks import FrozenClock
 
 import sessionstore
-from sessionstore import AsyncSessionStore, AuthError, Remote, SessionStore, queries
+from sessionstore import AsyncSessionStore, AuthError, Remote, SessionStore, StoreBusyError, queries
 from sessionstore.database.jobs import WriteJob
 from sessionstore.delivery.calls import _seconds_until_next
 from sessionstore.delivery.courier import Courier
@@ -518,13 +518,29 @@ async def test_news_of_an_erasure_waits_for_a_request_whose_drain_was_cancelled(
     assert not (await both.outbox.stats()).pending
 
 
-@pytest.mark.parametrize("reply", [failing(500), failing(504), lost])
+@pytest.mark.parametrize("reply", [failing(500), failing(503), failing(504), failing(409), lost])
 async def test_news_of_an_erasure_waits_for_a_request_without_an_answer(
     both: AsyncSessionStore, frozen: FrozenClock, reply: Reply
 ) -> None:
     enqueue(both, METRIC, stream="alice")
     async with Sender(both, remote(), transport=Server(reply=to_events(reply)).transport) as sender:
         await sender.send_all()
+    await both.outbox.erase("alice")
+    assert (await both.outbox.stats()).leased == 1
+
+
+async def test_news_of_an_erasure_waits_for_a_request_without_an_answer_that_could_not_be_settled(
+    both: AsyncSessionStore, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise StoreBusyError("agent.db", "another program writes")
+
+    monkeypatch.setattr(queries.deliveries, "settle", fail)
+    enqueue(both, METRIC, stream="alice")
+    async with Sender(both, remote(), transport=Server(reply=to_events(failing(504))).transport) as sender:
+        with pytest.raises(StoreBusyError):
+            await sender.send_all()
+        assert sender._under_way == {}
     await both.outbox.erase("alice")
     assert (await both.outbox.stats()).leased == 1
 
