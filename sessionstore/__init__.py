@@ -298,17 +298,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
+if not TYPE_CHECKING:
+    # Checkers would take any name for one that is there.
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            from importlib import import_module
 
-        globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-        return globals()[name]
-    if name == "__version__":
-        from importlib.metadata import version
+            globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+            return globals()[name]
+        if name == "__version__":
+            from importlib.metadata import version
 
-        return version("sessionstore")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return version("sessionstore")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

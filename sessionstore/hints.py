@@ -84,8 +84,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = _NOT_PUBLIC.get(name)
-    return getattr(sys.modules[__package__] if place is None else load(f"{__package__}.{place}"), name)
+if not TYPE_CHECKING:
+    # Checkers would take a misspelt annotation for one of any type.
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        place = _NOT_PUBLIC.get(name)
+        return getattr(sys.modules[__package__] if place is None else load(f"{__package__}.{place}"), name)

@@ -275,6 +275,12 @@ async def the_chat_agent_awaited(agent: ChatAgent) -> None:
         assert_type(piece, str)
 
 
+def a_misspelt_name() -> None:
+    assert_type(sessionstore.__version__, str)
+    _ = sessionstore.SesionStore  # type: ignore[attr-defined]
+    _ = sessionstore.hints.SerchPage  # type: ignore[attr-defined]
+
+
 def the_backends(store: SessionStore) -> None:
     backends: list[MemoryBackend] = [FileBackend("sessions"), store.as_memory_backend()]
     assert_type(backends[0].load("s"), list[dict[str, Any]] | None)
