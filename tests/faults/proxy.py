@@ -134,8 +134,8 @@ class FaultProxy:
             threading.Thread(target=self._serve, args=(connection,), name="fault-proxy-connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        # A client that goes away is what many of these tests are about.
-        with connection, suppress(OSError):
+        # A client that goes away is what many of these tests are about, or a backend that is killed in the middle of an answer.
+        with connection, suppress(OSError, http.client.HTTPException):
             if self._tls is None:
                 self._talk(connection)
             else:
