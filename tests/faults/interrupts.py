@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import gc
+import importlib
 import json
 import operator
 import shutil
@@ -25,6 +26,7 @@ from typing import Any
 import sessionstore
 
 BUSY_TIMEOUT = 0.5
+MODELS = "sessionstore.models"
 KINDS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
 
 OTHER_PROCESS = """
@@ -104,6 +106,9 @@ class Lab:
     def prepare(self, call: str, number: int) -> tuple[Path, Callable[[], object], sessionstore.SessionStore | None]:
         """The file, what is interrupted, and the store that was opened for it."""
         path = self.folder / f"{number}.db"
+        if call == "import":
+            forget_models()
+            return path, lambda: importlib.import_module(MODELS), None
         if call == "make":
             return path, lambda: sessionstore.open(path, busy_timeout=BUSY_TIMEOUT), None
         shutil.copy(self.made, path)
@@ -126,6 +131,9 @@ class Lab:
         if answer != "fine":
             found.append(f"another process: {answer}")
         try:
+            if not acknowledged:
+                # Tables are made here, too: only that needs the models.
+                sessionstore.open(in_memory=True).close()
             with sessionstore.open(path, busy_timeout=BUSY_TIMEOUT) as store:
                 store.session("s").append("user", "from this process")
                 texts = [message.text for message in store.messages("s")]
@@ -143,6 +151,12 @@ class Lab:
             beside.unlink()
 
 
+def forget_models() -> None:
+    """Be as a process that has not made tables yet."""
+    for name in [name for name in sys.modules if name == MODELS or name.startswith(f"{MODELS}.")]:
+        del sys.modules[name]
+
+
 def main(folder: str, call: str, how: str, where: str, first: int, step: int) -> None:
     """Interrupt the call at each of the chosen lines."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,7 +172,7 @@ def main(folder: str, call: str, how: str, where: str, first: int, step: int) ->
         interrupt = Interrupt(number, how=ways[(number - first) // step % len(ways)], where=where)
         outcome = interrupt.run(run)
         del run
-        found = lab.problems(path, acknowledged=call != "make")
+        found = lab.problems(path, acknowledged=call not in ("make", "import"))
         if store is not None:
             store.close()
         if outcome not in ("done", "interrupted"):
