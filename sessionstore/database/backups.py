@@ -143,15 +143,15 @@ def place_of(target: object) -> Path:
         InvalidInputError: It names none.
     """
     given = os.fspath(target) if isinstance(target, str | os.PathLike) else None
-    if not isinstance(given, str) or not given or "\0" in given or given.endswith(("/", os.sep)) or not _is_of_files(given):
+    if not isinstance(given, str) or not given or "\0" in given or given.endswith(("/", os.sep)) or not _is_text(given):
         raise InvalidInputError("target", "must be the path of a file")
     return paths.absolute(Path(given))
 
 
-def _is_of_files(path: str) -> bool:
-    """Whether the operating system has such paths."""
+def _is_text(path: str) -> bool:
+    """Whether a store could be opened by this name, and every log and terminal show it."""
     try:
-        os.fsencode(path)
+        path.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
@@ -73,7 +74,7 @@ def close(connection: sqlite3.Connection) -> None:
 
 def connect_file(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connection:
     """A connection to a file that is there and that this process may write."""
-    connection = _connect(f"file:{quote(str(path))}?mode=rw", key, uri=True)
+    connection = _connect(_url(path, "mode=rw"), key, uri=True)
     set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
     _set_safety(connection)
     _set_journal_limits(connection)
@@ -83,7 +84,7 @@ def connect_file(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connec
 def connect_read_only(path: Path, key: EncryptionKey | None = None, *, immutable: bool) -> sqlite3.Connection:
     """A connection to a file that must not be written; `immutable` when its folder cannot hold SQLite's shared memory."""
     options = "mode=ro&immutable=1" if immutable else "mode=ro"
-    connection = _connect(f"file:{quote(str(path))}?{options}", key, uri=True)
+    connection = _connect(_url(path, options), key, uri=True)
     set_busy_timeout(connection, READER_BUSY_TIMEOUT_MS)
     _set_safety(connection)
     return connection
@@ -91,10 +92,15 @@ def connect_read_only(path: Path, key: EncryptionKey | None = None, *, immutable
 
 def connect_copy(path: Path, key: EncryptionKey | None = None) -> sqlite3.Connection:
     """A connection that fills a new file. Nobody opens it before it is whole, so it needs no journal."""
-    connection = _connect(f"file:{quote(str(path))}?mode=rw", key, uri=True)
+    connection = _connect(_url(path, "mode=rw"), key, uri=True)
     connection.execute("PRAGMA journal_mode=OFF").fetchall()
     connection.execute("PRAGMA fullfsync=ON").fetchall()
     return connection
+
+
+def _url(path: Path, options: str) -> str:
+    # As the bytes that the name has: a folder on the way may have one that is no text.
+    return f"file:{quote(os.fsencode(path))}?{options}"
 
 
 def connect_memory() -> sqlite3.Connection:

@@ -154,6 +154,12 @@ def test_a_path_that_no_file_can_have_is_refused(store: SessionStore, path: str)
             call()
 
 
+def test_no_backup_gets_a_name_that_no_store_can_be_opened_by(store: SessionStore, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="must be the path of a file"):
+        store.backup(tmp_path / "x\udcff.db")
+    assert not any("\udcff" in found.name for found in tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("remote", [True, "ftp://x", 5], ids=repr)
 def test_a_remote_that_is_none_is_refused_before_there_is_a_file(tmp_path: Path, remote: Any) -> None:
     with pytest.raises(ConfigError):

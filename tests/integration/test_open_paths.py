@@ -691,6 +691,23 @@ def test_row_29_a_lone_surrogate_in_a_path_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_row_29_a_store_works_in_a_folder_whose_name_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "f\udcff"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has names of text only")
+    monkeypatch.chdir(folder)
+    with sessionstore.open("a.db") as store:
+        store.session("s").append("user", "x")
+        store.backup("b.db")
+    sessionstore.restore("b.db", "c.db")
+    for name in ("a.db", "c.db"):
+        with sessionstore.open(name, read_only=True) as store:
+            assert [message.text for message in store.messages("s")] == ["x"]
+
+
 def test_row_30_an_empty_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="empty"):
