@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -291,9 +292,9 @@ def test_any_request_to_a_collector_gets_an_answer_of_its_api(trial: Trial, stor
     from sessionstore.collector import create_app
 
     statuses: Counter[int] = Counter()
-    bodies = st.tuples(numbered([*seeds("collector_event"), *seeds("collector_batch")]), st.randoms(use_true_random=False)).map(
-        lambda drawn: mutated(*drawn) if drawn[1].random() < 0.7 else drawn[0]
-    )
+    # Damaged by a number: how deep JSON may be nested, and so what is drawn on the way, depends on what is on the stack.
+    whole = numbered([*seeds("collector_event"), *seeds("collector_batch")])
+    bodies = whole | st.tuples(whole, st.integers(0, 2**32 - 1)).map(lambda drawn: mutated(drawn[0], random.Random(drawn[1])))
     headers = st.dictionaries(
         st.sampled_from(
             [
