@@ -12,7 +12,7 @@ import lab
 import sessionstore
 
 CHECKOUT = Path(__file__).parents[2]
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 
 
 def make(path: Path, revision: str, fill: Callable[[sessionstore.SessionStore], object]) -> Path:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 # Every how many of its lines, which are a few hundred, a call is interrupted in the usual run; making a file takes longest,
 # and loads the tables first ("import").
-STEPS = {"open": 50, "close": 10, "append": 16, "make": 100, "import": 100}
+STEPS = {"open": 50, "close": 10, "append": 16, "make": 150, "import": 200}
 
 APPEND = """
 import sys
