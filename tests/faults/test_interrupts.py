@@ -122,7 +122,7 @@ def test_after_an_interrupt_at_any_line_this_process_and_others_go_on(
         assert figures["problems"] == []
         assert figures["outcomes"]["interrupted"] > 1
         interrupted += figures["outcomes"]["interrupted"]
-        lines = figures["lines"]
+        lines += figures["lines"]
     told = f"interrupts of {call} at {interrupted} of {lines:,} lines: 0 locked, 0 half done"
     trial.report(told, skipped=f"a sample: every {step} lines" if step > 1 else None)
 
