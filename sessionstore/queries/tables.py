@@ -6,49 +6,29 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from ..models import (
-    AgentActivityRow,
-    AgentRow,
-    BlobReferenceRow,
-    BlobRow,
-    CheckpointRow,
-    CheckpointValueRow,
-    CheckpointWriteRow,
-    InheritedRangeRow,
-    MessageRow,
-    MetricEventRow,
-    OutboxHoldRow,
-    OutboxRow,
-    OutboxUnansweredRow,
-    ReceivedEventRow,
-    SessionRow,
-    SessionTagRow,
-    StateValueRow,
-    StoreInfoRow,
-    SupersededMessageRow,
-    SyncStateRow,
-)
+from ..models import SCHEMA_METADATA
 
-SESSIONS: Final[sa.Table] = SessionRow.__table__  # type: ignore[attr-defined]
-MESSAGES: Final[sa.Table] = MessageRow.__table__  # type: ignore[attr-defined]
-TAGS: Final[sa.Table] = SessionTagRow.__table__  # type: ignore[attr-defined]
-STORE_INFO: Final[sa.Table] = StoreInfoRow.__table__  # type: ignore[attr-defined]
-METRIC_EVENTS: Final[sa.Table] = MetricEventRow.__table__  # type: ignore[attr-defined]
-AGENTS: Final[sa.Table] = AgentRow.__table__  # type: ignore[attr-defined]
-AGENT_ACTIVITY: Final[sa.Table] = AgentActivityRow.__table__  # type: ignore[attr-defined]
-OUTBOX: Final[sa.Table] = OutboxRow.__table__  # type: ignore[attr-defined]
-HOLDS: Final[sa.Table] = OutboxHoldRow.__table__  # type: ignore[attr-defined]
-UNANSWERED: Final[sa.Table] = OutboxUnansweredRow.__table__  # type: ignore[attr-defined]
-SYNC_STATE: Final[sa.Table] = SyncStateRow.__table__  # type: ignore[attr-defined]
-RANGES: Final[sa.Table] = InheritedRangeRow.__table__  # type: ignore[attr-defined]
-SUPERSEDED: Final[sa.Table] = SupersededMessageRow.__table__  # type: ignore[attr-defined]
-BLOBS: Final[sa.Table] = BlobRow.__table__  # type: ignore[attr-defined]
-BLOB_REFERENCES: Final[sa.Table] = BlobReferenceRow.__table__  # type: ignore[attr-defined]
-STATE: Final[sa.Table] = StateValueRow.__table__  # type: ignore[attr-defined]
-RECEIVED: Final[sa.Table] = ReceivedEventRow.__table__  # type: ignore[attr-defined]
-CHECKPOINTS: Final[sa.Table] = CheckpointRow.__table__  # type: ignore[attr-defined]
-CHECKPOINT_VALUES: Final[sa.Table] = CheckpointValueRow.__table__  # type: ignore[attr-defined]
-CHECKPOINT_WRITES: Final[sa.Table] = CheckpointWriteRow.__table__  # type: ignore[attr-defined]
+_TABLES: Final = SCHEMA_METADATA.tables
+SESSIONS: Final = _TABLES["sessions"]
+MESSAGES: Final = _TABLES["messages"]
+TAGS: Final = _TABLES["session_tags"]
+STORE_INFO: Final = _TABLES["store_info"]
+METRIC_EVENTS: Final = _TABLES["metric_events"]
+AGENTS: Final = _TABLES["agents"]
+AGENT_ACTIVITY: Final = _TABLES["agent_activity"]
+OUTBOX: Final = _TABLES["outbox"]
+HOLDS: Final = _TABLES["outbox_holds"]
+UNANSWERED: Final = _TABLES["outbox_unanswered"]
+SYNC_STATE: Final = _TABLES["sync_state"]
+RANGES: Final = _TABLES["inherited_ranges"]
+SUPERSEDED: Final = _TABLES["superseded_messages"]
+BLOBS: Final = _TABLES["blobs"]
+BLOB_REFERENCES: Final = _TABLES["blob_references"]
+STATE: Final = _TABLES["state_values"]
+RECEIVED: Final = _TABLES["received_events"]
+CHECKPOINTS: Final = _TABLES["checkpoints"]
+CHECKPOINT_VALUES: Final = _TABLES["checkpoint_values"]
+CHECKPOINT_WRITES: Final = _TABLES["checkpoint_writes"]
 
 SESSION_COLUMNS: Final = tuple(SESSIONS.c)
 MESSAGE_COLUMNS: Final = tuple(column for column in MESSAGES.c if column.computed is None)
